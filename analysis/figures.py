@@ -1,0 +1,170 @@
+"""Figures: functions from a results table to axes, and one that saves them all."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.load import FLOOR, final_rows
+
+METRICS = {
+    "ssvae": ("accuracy", "test accuracy", True),
+    "signal_game": ("accuracy", "communication success", True),
+    "bitvector": ("nll", "NLL (bits/dim)", False),
+}
+"""Score of each task: column, label, and whether more is better. The ELBO for any other."""
+
+CURVES = {"bitvector": ("elbo", "ELBO (nats)", True)}
+"""Score of a learning curve, where the final one is not computed during training."""
+
+_KNOWN = (
+    "sfe", "sfe-ma", "sfe-learned", "sfe-selfcritic", "sfe-second-sample", "nvil", "rloo",
+    "sum-and-sample", "gumbel", "st-gumbel", "dense", "sparsemax", "topk-sparsemax", "sparsemap",
+    "sparsemap-budget",
+)  # fmt: skip
+_MARKERS = "osD^vP<>XpdhH8*"
+
+Draw = Callable[[pd.DataFrame, str, Axes], None]
+
+STYLE: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "savefig.bbox": "tight",
+    "savefig.dpi": 200,
+}
+
+
+def colour(estimator: str) -> tuple[float, float, float]:
+    """The estimator's colour, the same in every figure and for every subset."""
+    palette = sns.color_palette("colorblind", 10)
+    if estimator == FLOOR:
+        return (0.4, 0.4, 0.4)
+    return palette[_place(estimator) % len(palette)]
+
+
+def marker(estimator: str) -> str:
+    """The estimator's marker, which tells apart those that share a colour."""
+    return "." if estimator == FLOOR else _MARKERS[_place(estimator) % len(_MARKERS)]
+
+
+def _place(estimator: str) -> int:
+    return _KNOWN.index(estimator) if estimator in _KNOWN else sum(estimator.encode())
+
+
+def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
+    """Test score of every estimator with its standard error over seeds, best on top."""
+    column, label, more_is_better = METRICS.get(task, CURVES["bitvector"])
+    rows = final_rows(table[table["task"] == task])
+    scores = rows.groupby("estimator")[column].agg(["mean", "sem"]).dropna(subset=["mean"])
+    scores = scores.sort_values("mean", ascending=more_is_better)
+    for height, (name, score) in enumerate(scores.iterrows()):
+        axes.errorbar(
+            score["mean"],
+            height,
+            xerr=score["sem"],
+            color=colour(str(name)),
+            marker=marker(str(name)),
+            capsize=2,
+        )
+    axes.set_yticks(range(len(scores)), [str(name) for name in scores.index])
+    axes.set(xlabel=label, title=task)
+    _mark_chance(rows, column, axes.axvline)
+
+
+def score_against_calls(table: pd.DataFrame, task: str, axes: Axes) -> None:
+    """Test score against decoder calls for each example, both as means over seeds."""
+    column, label, _ = METRICS.get(task, CURVES["bitvector"])
+    rows = final_rows(table[table["task"] == task])
+    means = rows.groupby("estimator")[[column, "decoder_calls"]].mean().dropna()
+    for name, mean in means.iterrows():
+        axes.plot(
+            mean["decoder_calls"],
+            mean[column],
+            color=colour(str(name)),
+            marker=marker(str(name)),
+            linestyle="none",
+            label=name,
+        )
+    axes.set(xscale="log", xlabel="decoder calls for each example", ylabel=label, title=task)
+
+
+def learning_curves(table: pd.DataFrame, task: str, axes: Axes, against: str = "epoch") -> None:
+    """Score on validation during training, as the mean over seeds.
+
+    Args:
+        against: "epoch", "train_seconds" or "decoder_calls_total".
+    """
+    column, label, _ = CURVES.get(task, METRICS.get(task, CURVES["bitvector"]))
+    rows = table[
+        (table["task"] == task) & (table["status"] == "ok") & (table["split"] == "validation")
+    ]
+    for name, cells in rows.groupby("estimator"):
+        curve = cells.groupby("step")[[against, column]].mean()
+        axes.plot(
+            curve[against],
+            curve[column],
+            color=colour(str(name)),
+            marker=marker(str(name)),
+            markersize=3,
+            linewidth=1,
+            label=name,
+        )
+    labels = {
+        "train_seconds": "training seconds",
+        "decoder_calls_total": "decoder calls in training",
+    }
+    axes.set(xlabel=labels.get(against, against), ylabel=label.replace("test", "validation"))
+    axes.set_title(task)
+    _mark_chance(rows, column, axes.axhline)
+
+
+def _mark_chance(rows: pd.DataFrame, column: str, line: Callable[..., object]) -> None:
+    chance = rows["chance"].dropna()
+    if column == "accuracy" and not chance.empty:
+        line(chance.iloc[0], color="grey", linestyle=":", linewidth=1)
+
+
+def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """Draw everything into a folder as PNG and PDF; the paths of the PNGs."""
+    tasks = sorted(table.loc[table["status"] == "ok", "task"].unique())
+    if not tasks:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(STYLE):
+        return [
+            _save(_row_of_axes(table, tasks, draw), folder / name)
+            for name, draw in (
+                ("final_scores", final_scores),
+                ("learning_curves", learning_curves),
+                ("score_against_calls", score_against_calls),
+            )
+        ]
+
+
+def _row_of_axes(table: pd.DataFrame, tasks: Sequence[str], draw: Draw) -> Figure:
+    figure = Figure(figsize=(3.4 * len(tasks), 3.1), layout="constrained")
+    grid = figure.subplots(1, len(tasks), squeeze=False)
+    for axes, task in zip(grid[0], tasks, strict=True):
+        draw(table, task, axes)
+    if draw is not final_scores:
+        handles = {
+            label: handle
+            for axes in grid[0]
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
+    return figure
+
+
+def _save(figure: Figure, stem: Path) -> Path:
+    for suffix in (".pdf", ".png"):
+        figure.savefig(stem.with_suffix(suffix))
+    return stem.with_suffix(".png")

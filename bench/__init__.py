@@ -1,0 +1,1 @@
+"""The harness: grids of cells, training, evaluation, storage and the command line."""

@@ -1,0 +1,172 @@
+"""One evaluation for all estimators: on hard z, under the distribution that each of them trains.
+
+Accuracy is that of the mode of q. E_q[f] is summed over the support where that is listed and
+small enough, else averaged over a stated number of samples. −log p(x) is summed over every z
+where that is feasible, else estimated by importance sampling from one proposal for all.
+"""
+
+import math
+from collections import defaultdict
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from bench.step import CountedCost
+from estimators.base import Estimator
+from estimators.distributions import BernoulliBits, Distribution, SparseBits
+from estimators.mappings import all_bit_vectors
+from estimators.sampler import Sampler
+from tasks.base import Context, Split, Task
+from tasks.streams import Streams
+
+CLIP = 0.05
+"""The bits of the importance proposal are on with a probability in [CLIP, 1 − CLIP]."""
+
+_NLL_NUMBERS = 2**22
+"""Numbers in the bit-vectors of one importance-sampling batch."""
+
+
+class EvaluationSettings(BaseModel, extra="forbid", frozen=True):
+    """How to evaluate; the same for all estimators of a table."""
+
+    batch_size: int = Field(500, ge=1, description="rows encoded at once")
+    max_summed: int = Field(256, ge=1, description="largest support that E_q[f] is summed over")
+    samples: int = Field(16, ge=1, description="samples of z for E_q[f] beyond that")
+    nll_max_summed: int = Field(1024, ge=1, description="most z that p(x) is summed over")
+    nll_samples: int = Field(1024, ge=2, description="importance samples for p(x) beyond that")
+    nll_images: int = Field(10_000, ge=1, description="test images that p(x) is computed for")
+
+
+@torch.no_grad()
+def evaluate(
+    task: Task,
+    estimator: Estimator,
+    cost: CountedCost,
+    settings: EvaluationSettings,
+    split: Split,
+    streams: Streams,
+) -> dict[str, float | None]:
+    """Metrics of a split, named as the columns of the results table.
+
+    The same seed gives every estimator the same rows, noise and number of samples.
+    """
+    counted = cost.counting("evaluation")
+    columns: dict[str, list[Tensor]] = defaultdict(list)
+    for number, batch in enumerate(task.evaluation_batches(split, settings.batch_size, streams)):
+        encoding = task.encode(batch)
+        q = estimator.distribution(encoding.scores)
+        sampler = Sampler(streams.generator(f"{split} samples", number))
+        columns["cost"].append(expected_cost(counted, encoding.context, q, sampler, settings))
+        columns["entropy"].append(q.entropy())
+        correct = task.correct(encoding, q.mode())
+        if correct is not None:
+            columns["correct"].append(correct.double())
+        if q.listable is not None:
+            columns["support"].append(q.support.row.bincount(minlength=len(encoding.scores)))
+    rows = {name: torch.cat(parts).double() for name, parts in columns.items()}
+    metrics = _metrics(task, rows)
+    if task.pixels is not None and split == "test":
+        metrics |= _negative_log_likelihood(task, estimator, counted, settings, streams)
+    return metrics
+
+
+def _metrics(task: Task, rows: dict[str, Tensor]) -> dict[str, float | None]:
+    """Columns of the results table from values of each row, (rows of the split,)."""
+    cost, entropy = float(rows["cost"].mean()), float(rows["entropy"].mean())
+    rate = task.log_assignments - entropy
+    has_rate = task.pixels is not None
+    support = rows.get("support")
+    return {
+        "accuracy": float(rows["correct"].mean()) if "correct" in rows else None,
+        "loss": cost - task.entropy_weight * entropy,
+        "elbo": -(cost + rate) if task.is_likelihood else None,
+        "rate": rate if has_rate else None,
+        "distortion": cost if has_rate else None,
+        "support_mean": None if support is None else float(support.mean()),
+        "support_median": None if support is None else float(support.median()),
+        "support_max": None if support is None else float(support.max()),
+    }
+
+
+def expected_cost(
+    cost: CountedCost,
+    context: Context,
+    q: Distribution,
+    sampler: Sampler,
+    settings: EvaluationSettings,
+) -> Tensor:
+    """E_q[f(z)] for each row, (B,), in nats."""
+    if q.listable is not None and q.listable <= settings.max_summed:
+        z, row, probability = q.support
+        terms = probability * in_chunks(cost, context, z, row)
+        return terms.new_zeros(len(q.scores)).index_add(0, row, terms)
+    z = q.sample(sampler, settings.samples)
+    return _rectangular(cost, context, z).mean(dim=1)
+
+
+def log_evidence(
+    cost: CountedCost,
+    context: Context,
+    q: BernoulliBits | SparseBits,
+    sampler: Sampler,
+    settings: EvaluationSettings,
+) -> tuple[Tensor, Tensor]:
+    """log p(x) in nats and the effective number of samples, (B,) each, for a uniform p(z).
+
+    Summed over all 2^D bit-vectors where these are few (every one then counts as a sample).
+    Else importance sampling with half the samples from q and half from independent bits with
+    q's marginals clipped to [CLIP, 1 − CLIP]. Both halves are weighted by the mixture's density,
+    which is positive for every z, so that the estimate of p(x) is unbiased whatever q is.
+    """
+    rows, size = q.scores.shape
+    if size < 63 and 2**size <= settings.nll_max_summed:
+        every = all_bit_vectors(size, q.scores).expand(rows, -1, -1)
+        log_joint = -_rectangular(cost, context, every) - size * math.log(2)
+        return log_joint.logsumexp(dim=1), log_joint.new_full((rows,), 2.0**size)
+    half = settings.nll_samples // 2
+    independent = BernoulliBits(q.marginals().clamp(CLIP, 1 - CLIP).logit())
+    z = torch.cat([q.sample(sampler, half), independent.sample(sampler, half)], dim=1)
+    log_mixture = torch.logaddexp(q.log_prob(z), independent.log_prob(z)) - math.log(2)
+    log_weight = -_rectangular(cost, context, z) - size * math.log(2) - log_mixture
+    log_total = log_weight.logsumexp(dim=1)
+    effective = (2 * log_total - (2 * log_weight).logsumexp(dim=1)).exp()
+    return log_total - math.log(2 * half), effective
+
+
+def _negative_log_likelihood(
+    task: Task,
+    estimator: Estimator,
+    cost: CountedCost,
+    settings: EvaluationSettings,
+    streams: Streams,
+) -> dict[str, float | None]:
+    """Bits per pixel on the test split, and the mean effective number of importance samples."""
+    assert task.pixels is not None
+    batch_size = max(1, _NLL_NUMBERS // (settings.nll_samples * task.size))
+    nats, effective = [], []
+    for number, batch in enumerate(task.evaluation_batches("test", batch_size, streams)):
+        if number * batch_size >= settings.nll_images:
+            break
+        encoding = task.encode(batch)
+        q = estimator.distribution(encoding.scores)
+        assert isinstance(q, BernoulliBits | SparseBits)
+        sampler = Sampler(streams.generator("importance", number))
+        log_p, samples = log_evidence(cost, encoding.context, q, sampler, settings)
+        nats.append(-log_p.double())
+        effective.append(samples.double())
+    bits = float(torch.cat(nats).mean()) / (math.log(2) * task.pixels)
+    return {"nll": bits, "nll_effective_samples": float(torch.cat(effective).mean())}
+
+
+def _rectangular(cost: CountedCost, context: Context, z: Tensor) -> Tensor:
+    """Costs (B, M) of assignments (B, M, ...)."""
+    row = torch.arange(len(z), device=z.device).repeat_interleave(z.shape[1])
+    return in_chunks(cost, context, z.flatten(0, 1), row).view(z.shape[:2])
+
+
+def in_chunks(cost: CountedCost, context: Context, z: Tensor, row: Tensor) -> Tensor:
+    """Costs (N,) without a graph, as many at once as fit."""
+    size = cost.at_once
+    parts = zip(z.split(size), row.split(size), strict=True)
+    return torch.cat([cost(context, some, rows) for some, rows in parts])

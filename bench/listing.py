@@ -1,0 +1,67 @@
+"""What the command line prints as tables."""
+
+from collections.abc import Iterable
+
+import pandas as pd
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from analysis.tables import summary
+from bench.profiles import bundled_profiles, load_profile
+from estimators.base import Estimator
+from estimators.registry import all_estimators
+from tasks.base import Task
+from tasks.data import DATASETS
+from tasks.registry import all_tasks
+
+
+def print_listing(console: Console) -> None:
+    """Tasks, estimators with the tasks that they run on, profiles and data sets."""
+    tasks, estimators = all_tasks(), all_estimators()
+    console.print(
+        _table(
+            "tasks",
+            ("name", "latent", "settings", "source"),
+            ((t.name, t.family, _settings(t.Settings), t.citation) for t in tasks.values()),
+        ),
+        _table(
+            "estimators",
+            ("name", "tasks", "bias", "decoder", "settings", "source"),
+            (_estimator(e, tasks.values()) for e in estimators.values()),
+        ),
+        _table(
+            "profiles",
+            ("name", "what it is"),
+            (
+                (name, load_profile(name, [*tasks], [*estimators]).description)
+                for name in bundled_profiles()
+            ),
+        ),
+    )
+    console.print(f"data sets: {', '.join(DATASETS)}", soft_wrap=True)
+
+
+def print_summaries(table: pd.DataFrame, console: Console) -> None:
+    """The summary of each task: mean ± standard error over seeds on the test split."""
+    for task in sorted(table["task"].unique()):
+        frame = summary(table, task)
+        console.print(_table(task, ("", *frame.columns), frame.itertuples()))
+
+
+def _estimator(estimator: type[Estimator], tasks: Iterable[type[Task]]) -> tuple[str, ...]:
+    runs = [task.name for task in tasks if task.family in estimator.families]
+    decoder = "relaxed z" if estimator.relaxed else "hard z"
+    settings = _settings(estimator.Settings)
+    return (estimator.name, " ".join(runs), estimator.bias, decoder, settings, estimator.citation)
+
+
+def _settings(model: type[BaseModel]) -> str:
+    return " ".join(f"{name}={field.default}" for name, field in model.model_fields.items())
+
+
+def _table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
+    table = Table(*header, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    return table

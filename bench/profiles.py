@@ -1,0 +1,133 @@
+"""Profiles: how long, how large and with which settings to run, as TOML."""
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from bench.errors import UserError, invalid, unknown
+from bench.evaluation import EvaluationSettings
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class TrainingSettings(BaseModel, extra="forbid", frozen=True):
+    """How a cell is trained. Adam throughout."""
+
+    epochs: int = Field(10, ge=0, description="passes over the training data")
+    warm_start_epochs: int = Field(0, ge=0, description="epochs before these, on labels alone")
+    evaluate_every: int = Field(1, ge=1, description="epochs between evaluations")
+    batch_size: int = Field(64, ge=1, description="rows in a batch")
+    learning_rate: float = Field(1e-3, gt=0, description="for encoder and decoder")
+    weight_decay: float = Field(0.0, ge=0, description="for encoder and decoder")
+    baseline_learning_rate: float = Field(1e-3, gt=0, description="for the estimator's own")
+
+
+class Overrides(BaseModel, extra="forbid", frozen=True):
+    """Settings of one estimator, on all tasks or on one."""
+
+    settings: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    task: dict[str, Any] = {}
+
+
+class TaskProfile(BaseModel, extra="forbid", frozen=True):
+    """Settings of one task."""
+
+    settings: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+    estimators: dict[str, Overrides] = {}
+
+
+class Profile(BaseModel, extra="forbid", frozen=True):
+    """A whole profile. Later parts override earlier ones: training, then that of the task, then
+    that of the estimator on the task."""
+
+    description: str
+    seeds: int = Field(2, ge=1)
+    training: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+    tasks: dict[str, TaskProfile] = {}
+
+    def task_settings(self, task: str, estimator: str) -> dict[str, Any]:
+        """Settings for the task when this estimator trains it."""
+        part = self.tasks.get(task, TaskProfile())
+        return part.settings | part.estimators.get(estimator, Overrides()).task
+
+    def estimator_settings(self, task: str, estimator: str) -> dict[str, Any]:
+        """Settings for the estimator on this task."""
+        part = self.tasks.get(task, TaskProfile())
+        return part.estimators.get(estimator, Overrides()).settings
+
+    def training_settings(self, task: str, estimator: str) -> TrainingSettings:
+        """Settings of the training of a cell.
+
+        Raises:
+            UserError: an unknown setting or a value out of range.
+        """
+        part = self.tasks.get(task, TaskProfile())
+        own = part.estimators.get(estimator, Overrides()).training
+        merged = self.training | part.training | own
+        return validated(TrainingSettings, merged, f"training of {estimator} on {task}")
+
+    def evaluation_settings(self, task: str) -> EvaluationSettings:
+        """Settings of the evaluation on a task, the same for all estimators.
+
+        Raises:
+            UserError: an unknown setting or a value out of range.
+        """
+        merged = self.evaluation | self.tasks.get(task, TaskProfile()).evaluation
+        return validated(EvaluationSettings, merged, f"evaluation on {task}")
+
+
+def validated(model: type[S], values: dict[str, Any], where: str) -> S:
+    """Settings from plain values.
+
+    Raises:
+        UserError: an unknown setting or a value out of range, in one line that starts by `where`.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise invalid(where, error, model.model_fields) from error
+
+
+def bundled_profiles() -> dict[str, Path]:
+    """The profiles that come with the project, by name."""
+    folder = Path(str(resources.files("bench") / "profiles"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_profile(name: str, tasks: list[str], estimators: list[str]) -> Profile:
+    """A bundled profile by name, or a TOML file by path.
+
+    Args:
+        name: what the user gave.
+        tasks, estimators: all registered names, which a profile may use.
+    Raises:
+        UserError: there is none, or it is not valid.
+    """
+    bundled = bundled_profiles()
+    path = bundled.get(name, Path(name))
+    if name not in bundled and path.suffix != ".toml":
+        listing = f"there are {', '.join(bundled)}, or give the path of a TOML file"
+        raise unknown("profile", name, bundled, listing)
+    try:
+        profile = Profile(**tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise UserError(f"profile {path}: {(error.strerror or 'unreadable').lower()}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"profile {path} is no valid TOML: {error}") from error
+    except ValidationError as error:
+        raise invalid(f"profile {name}", error, Profile.model_fields) from error
+    see = "see run_bench.py list"
+    for task, part in profile.tasks.items():
+        if task not in tasks:
+            raise unknown(f"task of profile {name}", task, tasks, see)
+        for estimator in part.estimators:
+            if estimator not in estimators:
+                raise unknown(f"estimator of profile {name}", estimator, estimators, see)
+    return profile

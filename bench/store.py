@@ -1,0 +1,106 @@
+"""Results on disk: one parquet file a cell, written whole or not at all.
+
+    <results>/cells/task=<task>/estimator=<estimator>/<key>.parquet
+    <results>/table.parquet            all of them in one, once a grid is through
+
+Task and estimator stand in the path only, as hive partitions, which every reader turns into
+columns. results/README.md says what the columns mean; `SCHEMA` is what is written.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import dataset as ds
+
+from bench.cells import Cell
+
+SCHEMA_VERSION = 1
+
+_TEXT = ("key", "profile", "dataset", "hyperparameters", "status", "reason", "split", "device")
+_TEXT_LATER = ("machine", "torch", "python", "commit", "command", "started")
+_NUMBERS = (
+    "epoch", "accuracy", "elbo", "nll", "nll_effective_samples", "rate", "distortion", "loss",
+    "support_mean", "support_median", "support_max", "decoder_calls", "train_seconds",
+    "wall_seconds", "gradient_norm", "peak_memory_mb", "chance",
+)  # fmt: skip
+_COUNTS = (
+    "schema_version", "seed", "latent_size", "step", "examples", "decoder_calls_total",
+    "supervised_calls_total", "threads", "cells_beside",
+)  # fmt: skip
+
+SCHEMA = pa.schema(
+    [(name, pa.string()) for name in _TEXT + _TEXT_LATER]
+    + [(name, pa.float64()) for name in _NUMBERS]
+    + [(name, pa.int64()) for name in _COUNTS]
+    + [("dirty", pa.bool_())]
+)
+
+
+def cell_path(results: Path, cell: Cell) -> Path:
+    """Where a cell's rows are stored."""
+    folder = results / "cells" / f"task={cell.task}" / f"estimator={cell.estimator}"
+    return folder / f"{cell.key}.parquet"
+
+
+def write_cell(results: Path, cell: Cell, rows: Iterable[dict[str, Any]]) -> None:
+    """Store the rows of a cell, in place of any that are there.
+
+    Raises:
+        KeyError: a row has a column that the schema does not know.
+    """
+    table = _table(list(rows))
+    path = cell_path(results, cell)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(table, path)
+
+
+def stored_status(results: Path, cell: Cell) -> str | None:
+    """The status of a stored cell; None if it is not there or can't be read."""
+    try:
+        statuses = pq.read_table(cell_path(results, cell), columns=["status"], partitioning=None)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return None
+    return str(statuses["status"][-1].as_py())
+
+
+def compact(results: Path) -> Path:
+    """Put all stored cells into one table.parquet and return its path."""
+    cells = ds.dataset(results / "cells", partitioning="hive")
+    path = results / "table.parquet"
+    _write(cells.to_table(), path)
+    return path
+
+
+def hyperparameters(cell: Cell) -> str:
+    """All settings of a cell as JSON with sorted keys."""
+    parts = {
+        "task": cell.task_settings,
+        "estimator": cell.estimator_settings,
+        "training": cell.training,
+        "evaluation": cell.evaluation,
+        "dataset_digest": cell.dataset_digest,
+    }
+    return json.dumps(parts, sort_keys=True)
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    for row in rows:
+        strange = set(row) - set(SCHEMA.names)
+        if strange:
+            raise KeyError(f"no such column: {', '.join(sorted(strange))}")
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """Write under a temporary name of this process, then rename, which is atomic."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(table, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

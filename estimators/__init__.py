@@ -1,0 +1,1 @@
+"""Gradient estimators for models with discrete latent variables."""

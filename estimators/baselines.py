@@ -1,0 +1,42 @@
+"""Running statistics of costs, for baselines. All are exponential averages of earlier batches."""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+
+class MovingAverage(nn.Module):
+    """An exponential moving average, unbiased from its first value on (as in Adam).
+
+    Args:
+        decay: share of the old value kept at each update, in [0, 1).
+    """
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("total", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    @property
+    def value(self) -> Tensor:
+        """The average of what was seen, a scalar; 0 before anything was."""
+        return self.total / self.weight.clamp(min=torch.finfo(self.weight.dtype).tiny)
+
+    def update(self, value: Tensor) -> None:
+        """Take in the mean of a batch, a scalar."""
+        self.total.mul_(self.decay).add_((1 - self.decay) * value)
+        self.weight.mul_(self.decay).add_(1 - self.decay)
+
+
+def baseline_network(features: int, hidden: int, layers: int) -> nn.Sequential:
+    """A ReLU network from inputs (B, features) to one baseline a row (B, 1)."""
+    widths = [features] + [hidden] * layers
+    blocks: list[nn.Module] = []
+    for width, following in itertools.pairwise(widths):
+        blocks += [nn.Linear(width, following), nn.ReLU()]
+    return nn.Sequential(*blocks, nn.Linear(widths[-1], 1))

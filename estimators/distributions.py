@@ -1,0 +1,216 @@
+"""Distributions over discrete latent variables, one for every row of a batch.
+
+An estimator names the distribution q that it trains; entropy, ELBO and every metric come from
+that object, so that nothing is computed under another q. Throughout, B is the number of rows, K
+of categories, D of bits, S of samples a row. An assignment z is an index for a categorical
+variable and a vector of D zeros and ones for bits.
+"""
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from entmax import sparsemax_loss
+from torch import Tensor
+from torch.nn import functional as F
+
+from estimators.mappings import all_bit_vectors, sparsemax
+from estimators.mappings.bits import MAX_ENUMERATED_BITS
+from estimators.sampler import Sampler
+
+
+class Support(NamedTuple):
+    """Every assignment with positive probability, of every row, as one flat list."""
+
+    z: Tensor
+    """(N,) indices or (N, D) bits."""
+    row: Tensor
+    """(N,) int64: the row that each belongs to, ascending."""
+    probability: Tensor
+    """(N,), differentiable in the scores."""
+
+
+class Distribution(ABC):
+    """q(z | x) for each of B rows."""
+
+    def __init__(self, scores: Tensor) -> None:
+        self.scores = scores
+
+    @abstractmethod
+    def sample(self, sampler: Sampler, samples: int) -> Tensor:
+        """Independent assignments: (B, S) indices or (B, S, D) bits."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q of assignments (B, S) or (B, S, D), in nats: (B, S); −inf off the support."""
+
+    @abstractmethod
+    def entropy(self) -> Tensor:
+        """Entropy in nats, (B,), differentiable in the scores."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """The likeliest assignment: (B,) indices or (B, D) bits."""
+
+    @property
+    @abstractmethod
+    def support(self) -> Support:
+        """All assignments of positive probability.
+
+        Raises:
+            ValueError: there are too many to list (see `listable`).
+        """
+
+    @property
+    @abstractmethod
+    def listable(self) -> int | None:
+        """Most assignments that `support` lists for a row; None where it can't list them."""
+
+
+class Categorical(Distribution):
+    """Softmax over K categories; scores (B, K) are logits up to a constant."""
+
+    @cached_property
+    def log_probabilities(self) -> Tensor:
+        return self.scores.log_softmax(dim=1)
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        return self.log_probabilities.exp()
+
+    def sample(self, sampler: Sampler, samples: int) -> Tensor:
+        return sampler.categorical(self.probabilities.detach(), samples)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.log_probabilities.gather(1, z)
+
+    def entropy(self) -> Tensor:
+        return -(self.probabilities * self.log_probabilities).sum(dim=1)
+
+    def mode(self) -> Tensor:
+        return self.scores.argmax(dim=1)
+
+    @cached_property
+    def support(self) -> Support:
+        row, z = (self.probabilities.detach() > 0).nonzero(as_tuple=True)
+        return Support(z, row, self.probabilities[row, z])
+
+    @property
+    def listable(self) -> int:
+        return self.scores.shape[1]
+
+    def fenchel_young_loss(self, target: Tensor) -> Tensor:
+        """The loss on known categories (B,) that belongs to softmax: cross-entropy, nats, (B,)."""
+        return F.cross_entropy(self.scores, target, reduction="none")
+
+
+class SparsemaxCategorical(Categorical):
+    """Sparsemax over K categories (Martins & Astudillo 2016)."""
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        p: Tensor = sparsemax(self.scores, dim=1)
+        return p
+
+    @cached_property
+    def log_probabilities(self) -> Tensor:
+        return self.probabilities.log()
+
+    def entropy(self) -> Tensor:
+        return _entropy(self.support, self.scores)
+
+    def fenchel_young_loss(self, target: Tensor) -> Tensor:
+        """The loss on known categories (B,) that belongs to sparsemax: the sparsemax loss, (B,)."""
+        loss: Tensor = sparsemax_loss(self.scores, target)
+        return loss
+
+
+class BernoulliBits(Distribution):
+    """D independent bits; scores (B, D) are their log-odds."""
+
+    @property
+    def probabilities(self) -> Tensor:
+        return self.scores.sigmoid()
+
+    def sample(self, sampler: Sampler, samples: int) -> Tensor:
+        return sampler.bernoulli(self.probabilities.detach(), samples)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        logits = self.scores[:, None, :].expand_as(z)
+        return -F.binary_cross_entropy_with_logits(logits, z, reduction="none").sum(dim=2)
+
+    def entropy(self) -> Tensor:
+        return (F.softplus(self.scores) - self.scores * self.probabilities).sum(dim=1)
+
+    def mode(self) -> Tensor:
+        return (self.scores > 0).to(self.scores.dtype)
+
+    @cached_property
+    def support(self) -> Support:
+        rows, size = self.scores.shape
+        every = all_bit_vectors(size, self.scores).expand(rows, -1, -1)
+        probability = self.log_prob(every).exp()
+        row, column = (probability.detach() > 0).nonzero(as_tuple=True)
+        return Support(every[row, column], row, probability[row, column])
+
+    @property
+    def listable(self) -> int | None:
+        size = self.scores.shape[1]
+        return 2**size if size <= MAX_ENUMERATED_BITS else None
+
+    def marginals(self) -> Tensor:
+        """Probability that each bit is on, (B, D)."""
+        return self.probabilities
+
+
+class SparseBits(Distribution):
+    """A distribution over a few bit-vectors, as the sparse mappings return it.
+
+    Args:
+        scores: (B, D), which the mapping had.
+        vertices: (B, M, D) zeros and ones, distinct where their probability is positive.
+        probabilities: (B, M), differentiable in the scores; zero for padding.
+    """
+
+    def __init__(self, scores: Tensor, vertices: Tensor, probabilities: Tensor) -> None:
+        super().__init__(scores)
+        self._vertices = vertices
+        self._probabilities = probabilities
+
+    def sample(self, sampler: Sampler, samples: int) -> Tensor:
+        chosen = sampler.categorical(self._probabilities.detach(), samples)
+        return self._vertices.gather(1, chosen[:, :, None].expand(-1, -1, self.scores.shape[1]))
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        # Two bit-vectors agree where their Hamming distance |z| + |v| − 2⟨z, v⟩ is zero.
+        overlap = torch.einsum("bsd,bmd->bsm", z, self._vertices)
+        distance = z.sum(dim=2)[:, :, None] + self._vertices.sum(dim=2)[:, None, :] - 2 * overlap
+        same = (distance < 0.5).to(self._probabilities.dtype)
+        return torch.einsum("bsm,bm->bs", same, self._probabilities).log()
+
+    def entropy(self) -> Tensor:
+        return _entropy(self.support, self.scores)
+
+    def mode(self) -> Tensor:
+        best = self._probabilities.argmax(dim=1)
+        return self._vertices[torch.arange(len(best), device=best.device), best]
+
+    @cached_property
+    def support(self) -> Support:
+        row, column = (self._probabilities.detach() > 0).nonzero(as_tuple=True)
+        return Support(self._vertices[row, column], row, self._probabilities[row, column])
+
+    @property
+    def listable(self) -> int:
+        return self._vertices.shape[1]
+
+    def marginals(self) -> Tensor:
+        """Probability that each bit is on, (B, D)."""
+        return torch.einsum("bm,bmd->bd", self._probabilities, self._vertices)
+
+
+def _entropy(support: Support, scores: Tensor) -> Tensor:
+    """−Σ p log p over the support alone: at p = 0 the gradient of p log p is infinite."""
+    terms = -support.probability * support.probability.log()
+    return scores.new_zeros(len(scores)).index_add(0, support.row, terms)

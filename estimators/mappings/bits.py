@@ -1,0 +1,90 @@
+"""Bit-vectors ordered by a linear score: all of them, the k best, sparsemax over the k best.
+
+The score of z ∈ {0,1}^D is ⟨η, z⟩, with η the scores of the bits.
+"""
+
+from typing import NamedTuple
+
+import torch
+from entmax import sparsemax
+from torch import Tensor
+
+MAX_ENUMERATED_BITS = 16
+
+
+class TopKSparsemax(NamedTuple):
+    """Sparsemax restricted to the k best bit-vectors of every row."""
+
+    vertices: Tensor
+    """(B, k, D), zeros and ones, best first, distinct within a row."""
+    probabilities: Tensor
+    """(B, k), differentiable in the scores; zero outside the support."""
+    exact: Tensor
+    """(B,) bool: true where the result is the sparsemax over all 2^D vectors. One of the k with
+    probability zero certifies it: every vector left out scores no higher than that one."""
+
+
+def all_bit_vectors(size: int, like: Tensor) -> Tensor:
+    """All 2^D bit-vectors, (2^D, D), in counting order, with the dtype and device of `like`.
+
+    Raises:
+        ValueError: `size` is above `MAX_ENUMERATED_BITS`.
+    """
+    if size > MAX_ENUMERATED_BITS:
+        raise ValueError(f"2^{size} bit-vectors are too many: at most 2^{MAX_ENUMERATED_BITS}")
+    codes = torch.arange(2**size, device=like.device)
+    places = torch.arange(size - 1, -1, -1, device=like.device)
+    return (codes[:, None] >> places & 1).to(like.dtype)
+
+
+def top_bit_vectors(scores: Tensor, k: int) -> Tensor:
+    """The k bit-vectors of highest score for every row, best first.
+
+    The best sets each bit with a positive score. Any other is the best with a set F of bits
+    flipped, at a loss of Σ_{i∈F} |η_i|, so the k smallest subset sums of |η| are wanted. They
+    are grown bit by bit from the smallest |η|, keeping k after each; a flip of the i-th smallest
+    has i cheaper subsets (none, and the i − 1 single flips before it), so k − 1 bits suffice.
+
+    Args:
+        scores: (B, D), any floating dtype.
+        k: 1 to 2^D.
+    Returns:
+        (B, k, D), zeros and ones in the dtype of `scores`, without gradient.
+    Raises:
+        ValueError: k is out of range.
+    """
+    rows, size = scores.shape
+    if k < 1 or (size < 63 and k > 2**size):
+        raise ValueError(f"k = {k} bit-vectors were asked for, of 2^{size}: take 1 to 2^{size}")
+    scores = scores.detach()
+    losses, order = scores.abs().sort(dim=1)
+    flippable = min(size, k - 1)
+    total = scores.new_zeros(rows, 1)
+    flips = torch.zeros(rows, 1, flippable, dtype=torch.bool, device=scores.device)
+    for bit in range(flippable):
+        flipped = flips.clone()
+        flipped[:, :, bit] = True
+        total = torch.cat([total, total + losses[:, bit, None]], dim=1)
+        flips = torch.cat([flips, flipped], dim=1)
+        kept = min(k, total.shape[1])
+        total, keep = total.topk(kept, dim=1, largest=False, sorted=True)
+        flips = flips.gather(1, keep[:, :, None].expand(-1, -1, flippable))
+    best = (scores > 0)[:, None, :].expand(-1, k, -1)
+    places = order[:, None, :flippable].expand(-1, k, -1)
+    return best.scatter(2, places, best.gather(2, places) ^ flips).to(scores.dtype)
+
+
+def topk_sparsemax(scores: Tensor, k: int) -> TopKSparsemax:
+    """Top-k sparsemax (Correia et al. 2020, section 4.1): sparsemax over the k best bit-vectors.
+
+    Args:
+        scores: (B, D), any floating dtype.
+        k: 1 to 2^D; with k = 2^D this is the full sparsemax.
+    Raises:
+        ValueError: k is out of range.
+    """
+    vertices = top_bit_vectors(scores, k)
+    probabilities = sparsemax(torch.einsum("bkd,bd->bk", vertices, scores), dim=1)
+    everything = k == 2 ** scores.shape[1]
+    exact = (probabilities == 0).any(dim=1) | everything
+    return TopKSparsemax(vertices, probabilities, exact)

@@ -1,0 +1,140 @@
+"""SparseMAP for bit-vectors in closed form, without and with a budget.
+
+SparseMAP (Niculae et al. 2018) projects scores on the convex hull of the structures. For bits
+the projection, the marginals μ, is a clipped shift of the scores. The marginals are unique; a
+distribution over bit-vectors that has them is not. The ones built here are deterministic,
+have at most one vertex more than there are fractional marginals, and depend linearly on them,
+so that autograd gives the exact Jacobian.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Parametrisation = Literal["pairs", "single"]
+
+_SNAP = 1e-12
+"""Fractional parts this close to an integer are rounding (all of it is done in float64)."""
+
+
+class SparseSolution(NamedTuple):
+    """A distribution over bit-vectors with few vertices, padded to D + 1 a row."""
+
+    vertices: Tensor
+    """(B, D + 1, D), zeros and ones."""
+    probabilities: Tensor
+    """(B, D + 1), differentiable in the scores; the padding has probability zero."""
+    marginals: Tensor
+    """(B, D): the expected vertex, in [0, 1], differentiable in the scores."""
+
+
+def bit_marginals(
+    scores: Tensor, budget: int | None = None, parametrisation: Parametrisation = "pairs"
+) -> Tensor:
+    """The SparseMAP marginals of D bits, at most `budget` of them on.
+
+    With one variable a bit ("single") they are argmin_μ ½‖μ − η‖² on the cube, or on the cube
+    cut by Σμ ≤ budget: clip(η − τ, 0, 1), with τ ≥ 0 zero unless the budget binds. With a pair of
+    variables a bit, on (score η) and off (score 0), as Correia et al. 2020 have it ("pairs"), they
+    are those of the single problem at (1 + η) / 2.
+
+    Args:
+        scores: (B, D), any floating dtype.
+        budget: most bits on, or None for no bound.
+        parametrisation: "pairs" (the paper's) or "single".
+    Returns:
+        (B, D), differentiable in the scores.
+    Raises:
+        ValueError: the budget is negative.
+    """
+    shifted = (1 + scores) / 2 if parametrisation == "pairs" else scores
+    marginals = shifted.clamp(0, 1)
+    if budget is None or budget >= scores.shape[1]:
+        return marginals
+    if budget < 0:
+        raise ValueError(f"the budget is {budget}: take 0 or more bits")
+    binds = marginals.sum(dim=1, keepdim=True) > budget
+    return torch.where(binds, _project_on_budget(shifted, budget), marginals)
+
+
+def sparsemap_bits(
+    scores: Tensor, budget: int | None = None, parametrisation: Parametrisation = "pairs"
+) -> SparseSolution:
+    """SparseMAP over bit-vectors: the marginals and a sparse distribution that has them.
+
+    Without a budget the vertices are nested (each has one bit more than the one before); with
+    one they are those of systematic sampling, each within the budget.
+
+    Args:
+        scores: (B, D), any floating dtype.
+        budget: most bits on in any vertex, or None.
+        parametrisation: "pairs" (the paper's) or "single"; see `bit_marginals`.
+    Raises:
+        ValueError: the budget is negative.
+    """
+    marginals = bit_marginals(scores.double(), budget, parametrisation)
+    decompose = _nested if budget is None else _systematic
+    vertices, probabilities = decompose(marginals)
+    dtype = scores.dtype
+    return SparseSolution(vertices.to(dtype), probabilities.to(dtype), marginals.to(dtype))
+
+
+def _project_on_budget(shifted: Tensor, budget: int) -> Tensor:
+    """clip(s − τ, 0, 1) with τ such that it sums to the budget; (B, D) to (B, D).
+
+    Σ clip(s − τ, 0, 1) falls piecewise linearly in τ, with kinks at s and s − 1: the segment
+    that holds the budget tells which marginals are fractional, and τ follows from their sum.
+    """
+    detached = shifted.detach()
+    kinks = torch.cat([detached - 1, detached], dim=1).sort(dim=1).values
+    sums = (detached[:, None, :] - kinks[:, :, None]).clamp(0, 1).sum(dim=2)
+    last = (sums >= budget).sum(dim=1, keepdim=True) - 1
+    middle = (kinks.gather(1, last) + kinks.gather(1, (last + 1).clamp(max=kinks.shape[1] - 1))) / 2
+    fractional = (detached > middle) & (detached < middle + 1)
+    on = (detached >= middle + 1).sum(dim=1, keepdim=True)
+    count = fractional.sum(dim=1, keepdim=True)
+    total = (shifted * fractional).sum(dim=1, keepdim=True)
+    tau = torch.where(count > 0, (total + on - budget) / count.clamp(min=1), middle)
+    return torch.where(fractional, shifted - tau, (detached >= middle + 1).to(shifted.dtype))
+
+
+def _nested(marginals: Tensor) -> tuple[Tensor, Tensor]:
+    """Vertices that switch the bits on from the largest marginal to the smallest.
+
+    With μ sorted downwards, vertex j (the first j bits on) has probability μ_j − μ_{j+1}, where
+    μ_0 = 1 and μ_{D+1} = 0.
+    """
+    ranked, order = marginals.sort(dim=1, descending=True)
+    one, zero = ranked.new_ones(len(ranked), 1), ranked.new_zeros(len(ranked), 1)
+    edges = torch.cat([one, ranked, zero], dim=1)
+    size = marginals.shape[1]
+    staircase = ranked.new_ones(size + 1, size).tril(-1).expand(len(ranked), -1, -1)
+    return _unsort(staircase, order), edges[:, :-1] - edges[:, 1:]
+
+
+def _systematic(marginals: Tensor) -> tuple[Tensor, Tensor]:
+    """Vertices of systematic sampling (Madow 1949): each has ⌊Σμ⌋ or ⌈Σμ⌉ bits on.
+
+    Lay intervals of lengths μ_i end to end; for u uniform in [0, 1) switch on the bits whose
+    interval holds one of u, u + 1, u + 2, … The vertex changes where u passes the fractional
+    part of an interval's end; the distance to the next such point is its probability.
+    """
+    ranked, order = marginals.sort(dim=1, descending=True)
+    ends = ranked.cumsum(dim=1)
+    whole = (ends.detach() + _SNAP).floor()
+    offsets = ends - whole
+    offsets = torch.where(offsets.detach().abs() <= _SNAP, torch.zeros_like(offsets), offsets)
+    one, zero = ranked.new_ones(len(ranked), 1), ranked.new_zeros(len(ranked), 1)
+    breaks = torch.cat([zero, offsets.sort(dim=1).values, one], dim=1)
+    gaps = breaks[:, 1:] - breaks[:, :-1]
+    probabilities = torch.where(gaps.detach() > _SNAP, gaps, torch.zeros_like(gaps))
+    start = ((breaks[:, 1:] + breaks[:, :-1]) / 2).detach()[:, :, None]
+    passed = (torch.cat([zero, ends], dim=1).detach()[:, None, :] - start).ceil().clamp(min=0)
+    return _unsort(passed.diff(dim=2), order), probabilities
+
+
+def _unsort(ranked: Tensor, order: Tensor) -> Tensor:
+    """Put bits that were sorted by `order` (B, D) back in place, in vertices (B, M, D)."""
+    places = order[:, None, :].expand_as(ranked)
+    return torch.empty_like(ranked).scatter(2, places, ranked)

@@ -1,0 +1,87 @@
+"""Exact sums under sparse distributions over bit-vectors: top-k sparsemax and SparseMAP.
+
+All are `SupportSum`s: E_q[f] = Σ_{z ∈ supp q} q(z) f(z), with a q of few bit-vectors however
+many bits there are (Correia et al. 2020, section 4).
+"""
+
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from estimators.base import Family, Latent
+from estimators.distributions import Distribution, SparseBits
+from estimators.mappings import sparsemap_bits, topk_sparsemax
+from estimators.mappings.sparsemap import Parametrisation
+from estimators.registry import register
+from estimators.support_sum import SupportSum
+
+BITS: frozenset[Family] = frozenset({"bits"})
+
+
+@register
+class TopKSparsemax(SupportSum):
+    """Sparsemax over the k bit-vectors of highest score."""
+
+    name = "topk-sparsemax"
+    citation = "Correia et al. 2020, section 4.1"
+    families = BITS
+
+    class Settings(BaseModel, extra="forbid", frozen=True):
+        k: int = Field(10, ge=1, description="bit-vectors kept, of highest score")
+
+    settings: Settings
+
+    @classmethod
+    def refusal(cls, latent: Latent, settings: BaseModel) -> str | None:
+        assert isinstance(settings, cls.Settings)
+        if latent.family == "bits" and settings.k > 2**latent.size:
+            return f"{cls.name} has k = {settings.k}, above all 2^{latent.size} bit-vectors"
+        return super().refusal(latent, settings)
+
+    @property
+    def calls_per_row(self) -> int:
+        return self.settings.k
+
+    def distribution(self, scores: Tensor) -> Distribution:
+        vertices, probabilities, _ = topk_sparsemax(scores, self.settings.k)
+        return SparseBits(scores, vertices, probabilities)
+
+
+@register
+class SparseMAP(SupportSum):
+    """SparseMAP over all bit-vectors, with nested vertices."""
+
+    name = "sparsemap"
+    citation = "Niculae et al. 2018; Correia et al. 2020, section 4.2"
+    families = BITS
+
+    class Settings(BaseModel, extra="forbid", frozen=True):
+        parametrisation: Parametrisation = Field(
+            "pairs", description="a pair of variables for each bit, as published, or a single one"
+        )
+
+    settings: Settings
+
+    @property
+    def calls_per_row(self) -> int:
+        return self.latent.size + 1
+
+    @property
+    def budget(self) -> int | None:
+        """Most bits on in an assignment, or None."""
+        return None
+
+    def distribution(self, scores: Tensor) -> Distribution:
+        solution = sparsemap_bits(scores, self.budget, self.settings.parametrisation)
+        return SparseBits(scores, solution.vertices, solution.probabilities)
+
+
+@register
+class SparseMAPBudget(SparseMAP):
+    """SparseMAP over the bit-vectors with at most half of their bits on."""
+
+    name = "sparsemap-budget"
+    citation = "Correia et al. 2020, section 5.3"
+
+    @property
+    def budget(self) -> int:
+        return self.latent.size // 2

@@ -1,0 +1,1 @@
+"""Tasks: models with one discrete latent variable, on real data."""

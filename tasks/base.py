@@ -1,0 +1,161 @@
+"""The contract of a task: it turns a batch into scores and a cost, and knows no estimator."""
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tasks.data import Images, Part
+from tasks.streams import Streams
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+LabelLoss = Callable[[Tensor, Tensor], Tensor]
+"""Scores (B, K) and known categories (B,) to the loss on labels that belongs to q, (B,)."""
+
+
+Context = tuple[Tensor, ...]
+"""What the cost reads beside z: tensors with a row for each example, computed once a batch. They
+may carry a graph. Whatever else is random in a cost has been drawn into them, so that within a
+step the cost is a deterministic function of z."""
+
+
+class Cost(Protocol):
+    """f(x, z): runs the decoder once for every assignment."""
+
+    def __call__(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
+        """Costs (N,) in nats of assignments z (N, ...) for rows (N,) of the context."""
+
+
+class Supervised(NamedTuple):
+    """Rows of a batch whose latent variable is known."""
+
+    scores: Tensor
+    """(B', K)"""
+    target: Tensor
+    """(B',) int64"""
+    context: Context
+
+
+class Encoding(NamedTuple):
+    """A batch of B rows, encoded."""
+
+    scores: Tensor
+    """(B, K) for a categorical latent, (B, D) for bits."""
+    features: Tensor
+    """(B, F): the inputs, for baseline networks. Never carries a graph."""
+    context: Context
+    supervised: Supervised | None = None
+
+
+class TaskSettings(BaseModel, extra="forbid", frozen=True):
+    """What every task can be told. A task adds its own."""
+
+    dataset: str = Field("digits", description="digits, mnist or fashion-mnist")
+    validation: int = Field(297, ge=1, description="images of the training set kept for validation")
+    split_seed: int = Field(0, ge=0, description="seed of the split, the same for every run")
+
+
+class Task(nn.Module, ABC):
+    """Data, networks, cost and metrics. Its parameters are those of encoder and decoder.
+
+    A subclass sets the attributes below in its constructor or as class variables.
+    """
+
+    name: ClassVar[str]
+    family: ClassVar[Literal["categorical", "bits"]]
+    citation: ClassVar[str]
+    Settings: ClassVar[type[TaskSettings]]
+    accepts_relaxed: ClassVar[bool] = True
+    """The decoder takes points between the vertices."""
+    is_likelihood: ClassVar[bool]
+    """The cost is −log p(x | z): evaluation reports an ELBO, with a uniform prior on z."""
+
+    size: int
+    """K categories or D bits."""
+    features: int
+    """Length of the input vector."""
+    pixels: int | None = None
+    """P, where −log p(x) can be given in bits per pixel by summing over z alone."""
+    entropy_weight: float = 1.0
+    """λ in the objective E_q[f] − λ H(q)."""
+    latent_weight: float = 1.0
+    """Weight of that objective beside the supervised loss."""
+    chance: float | None = None
+    """Accuracy of guessing."""
+    activation_size: int
+    """Numbers in the largest activation of one decoder call, which bounds what is run at once."""
+    steps_per_epoch: int
+
+    def __init__(self, images: Images, settings: TaskSettings, batch_size: int) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.levels = images.levels
+        self.features = images.size
+        self.size = self.latent_size(images, settings)
+        for split, part in images.split(settings.validation, settings.split_seed).items():
+            # As buffers the data moves to the device with the model; it is no part of its state.
+            self.register_buffer(f"{split}_pixels", part.pixels, persistent=False)
+            self.register_buffer(f"{split}_labels", part.labels, persistent=False)
+
+    @property
+    def log_assignments(self) -> float:
+        """Log of the number of assignments, which is minus the log of the uniform prior."""
+        return math.log(self.size) if self.family == "categorical" else self.size * math.log(2)
+
+    def part(self, split: Split) -> Part:
+        """The images of a split, on the model's device."""
+        return Part(self.get_buffer(f"{split}_pixels"), self.get_buffer(f"{split}_labels"))
+
+    def grey(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, P) as grey levels in [0, 1], in the model's dtype."""
+        return pixels.to(next(self.parameters()).dtype) / (self.levels - 1)
+
+    @classmethod
+    @abstractmethod
+    def latent_size(cls, images: Images, settings: TaskSettings) -> int:
+        """K categories or D bits of the latent variable."""
+
+    @abstractmethod
+    def training_batch(self, step: int, streams: Streams) -> object:
+        """The batch of a step, a function of the step and the streams alone."""
+
+    @abstractmethod
+    def evaluation_batches(
+        self, split: Split, batch_size: int, streams: Streams
+    ) -> Iterator[object]:
+        """A split in order, in batches, with its noise drawn from the streams."""
+
+    @abstractmethod
+    def encode(self, batch: object) -> Encoding:
+        """Run the encoder."""
+
+    @abstractmethod
+    def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
+        """See `Cost`. z is hard, or a relaxed point (N, K) or (N, D)."""
+
+    def supervised_loss(self, part: Supervised, label_loss: LabelLoss, cost: Cost) -> Tensor:
+        """A scalar loss of rows whose latent variable is known."""
+        raise TypeError(f"{self.name} has no labels")
+
+    def correct(self, encoding: Encoding, z: Tensor) -> Tensor | None:
+        """Whether the mode z (B,) of each row is right, (B,) bool; None where nothing is."""
+        return None
+
+
+def embed(z: Tensor, table: Tensor) -> Tensor:
+    """Rows of a table (K, E) for hard indices z (N,), or their mixture for relaxed z (N, K)."""
+    return z @ table if z.is_floating_point() else F.embedding(z, table)
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers with ReLU between them: (B, widths[0]) to (B, widths[-1])."""
+    layers: list[nn.Module] = []
+    for width, following in itertools.pairwise(widths):
+        layers += [nn.Linear(width, following), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

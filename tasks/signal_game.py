@@ -1,0 +1,159 @@
+"""An emergent-communication game: the sender names one image, the receiver picks it out of C.
+
+    objective = E_q[−log p(target | symbol, candidates)] − λ H(q(symbol | target image))
+
+(Lazaridou et al. 2017; Correia et al. 2020, section 5.2). The symbol is one of a vocabulary; the
+receiver scores each candidate by a dot product with the symbol's embedding.
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal, NamedTuple, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tasks.base import SPLITS, Context, Encoding, Split, Task, TaskSettings, embed
+from tasks.data import DataError, Images
+from tasks.registry import register
+from tasks.streams import Streams
+
+
+class Episodes(NamedTuple):
+    """Candidate images (B, C, P) as unit vectors, and the place of the target among them (B,)."""
+
+    candidates: Tensor
+    target: Tensor
+
+
+@register
+class SignalGame(Task):
+    """One symbol has to be enough; reports communication success and the objective."""
+
+    name = "signal_game"
+    family: ClassVar[Literal["categorical", "bits"]] = "categorical"
+    citation = "Correia et al. 2020, section 5.2"
+    is_likelihood = False
+
+    class Settings(TaskSettings, frozen=True):
+        vocabulary: int = Field(256, ge=2, description="K, the number of symbols")
+        candidates: int = Field(16, ge=2, description="C, the number of images the receiver sees")
+        embedding: int = Field(256, ge=1, description="width of the embeddings")
+        hidden: int = Field(512, ge=1, description="width of the sender's pointwise network")
+        score_scale: float = Field(
+            10.0, gt=0, description="what the sender's scores are divided by"
+        )
+        entropy_weight: float = Field(0.1, ge=0, description="λ, weight of the entropy bonus")
+        steps_per_epoch: int = Field(100, ge=1, description="batches of episodes in an epoch")
+        episodes: int = Field(1000, ge=1, description="episodes in an evaluation, fixed once")
+
+    def __init__(self, images: Images, settings: Settings, batch_size: int) -> None:
+        super().__init__(images, settings, batch_size)
+        self.candidates = settings.candidates
+        self.distinct_concepts = images.classes >= settings.candidates
+        self.entropy_weight = settings.entropy_weight
+        self.chance = 1 / settings.candidates
+        self.activation_size = settings.candidates * settings.embedding
+        self.steps_per_epoch = settings.steps_per_epoch
+        self.episodes, self.split_seed = settings.episodes, settings.split_seed
+        for split in SPLITS:
+            self._check(images.name, split)
+
+        self.sender_embedding = nn.Linear(images.size, settings.embedding, bias=False)
+        # The published 1 × 1 convolutions: one network applied to every coordinate alone.
+        self.pointwise = nn.Sequential(
+            nn.Linear(1, settings.hidden), nn.Sigmoid(), nn.Linear(settings.hidden, 1), nn.Sigmoid()
+        )
+        self.to_scores = nn.Linear(settings.embedding, settings.vocabulary, bias=False)
+        self.score_scale = settings.score_scale
+        self.receiver_embedding = nn.Linear(images.size, settings.embedding, bias=False)
+        self.symbols = nn.Embedding(settings.vocabulary, settings.embedding)
+
+    @classmethod
+    def latent_size(cls, images: Images, settings: TaskSettings) -> int:
+        assert isinstance(settings, cls.Settings)
+        return settings.vocabulary
+
+    def training_batch(self, step: int, streams: Streams) -> Episodes:
+        return self._draw("train", self.batch_size, streams.generator("episodes", step, "cpu"))
+
+    def evaluation_batches(
+        self, split: Split, batch_size: int, streams: Streams
+    ) -> Iterator[Episodes]:
+        # The same episodes for every run: they depend on the split's seed, not on the run's.
+        fixed = Streams(self.split_seed)
+        for number, start in enumerate(range(0, self.episodes, batch_size)):
+            count = min(batch_size, self.episodes - start)
+            yield self._draw(split, count, fixed.generator(f"{split} episodes", number))
+
+    def _draw(self, split: Split, count: int, generator: torch.Generator) -> Episodes:
+        part = self.part(split)
+        if self.distinct_concepts:
+            chosen = _distinct_concepts(part.labels.cpu(), count, self.candidates, generator)
+        else:
+            chosen = _distinct_images(len(part.labels), count, self.candidates, generator)
+        images = self.grey(part.pixels[chosen.flatten()])
+        images = F.normalize(images, dim=1).unflatten(0, (count, self.candidates))
+        target = torch.randint(self.candidates, (count,), generator=generator)
+        return Episodes(images, target.to(images.device))
+
+    def encode(self, batch: object) -> Encoding:
+        candidates, target = cast(Episodes, batch)
+        rows = torch.arange(len(target), device=target.device)
+        image = candidates[rows, target]
+        seen = self.pointwise(self.sender_embedding(image)[:, :, None]).squeeze(2)
+        scores = self.to_scores(seen) / self.score_scale
+        return Encoding(scores, image, (self.receiver_embedding(candidates), target))
+
+    def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
+        """−log p(target | symbol z, candidates)."""
+        return F.cross_entropy(self._receive(context, z, row), context[1][row], reduction="none")
+
+    def _receive(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
+        """The receiver's score of each candidate, (N, C)."""
+        message = embed(z, self.symbols.weight)
+        return torch.einsum("nce,ne->nc", context[0][row], message)
+
+    def correct(self, encoding: Encoding, z: Tensor) -> Tensor:
+        rows = torch.arange(len(z), device=z.device)
+        return self._receive(encoding.context, z, rows).argmax(dim=1) == encoding.context[1]
+
+    def _check(self, name: str, split: Split) -> None:
+        """Refuse a split that can't fill an episode with candidates of different kinds."""
+        labels = self.part(split).labels
+        if self.distinct_concepts:
+            kinds, there = "concepts", int(labels.unique().numel())
+        else:
+            kinds, there = "images", len(labels)
+        if there < self.candidates:
+            raise DataError(
+                f"{split} of {name} has {there} {kinds}, an episode takes {self.candidates}: lower "
+                "the setting candidates of signal_game or raise validation"
+            )
+
+
+def _distinct_concepts(
+    labels: Tensor, count: int, candidates: int, generator: torch.Generator
+) -> Tensor:
+    """Indices (count, candidates) of images from as many different classes, uniform in each."""
+    by_class = labels.argsort(stable=True)
+    sizes = labels.bincount()
+    starts = sizes.cumsum(0) - sizes
+    concepts = sizes.nonzero().squeeze(1)
+    shuffled = torch.rand(count, len(concepts), generator=generator).argsort(dim=1)
+    chosen = concepts[shuffled[:, :candidates]]
+    places = torch.rand(count, candidates, generator=generator, dtype=torch.float64)
+    return by_class[starts[chosen] + (places * sizes[chosen]).long()]
+
+
+def _distinct_images(total: int, count: int, candidates: int, generator: torch.Generator) -> Tensor:
+    """Indices (count, candidates) without a repetition in a row: rows with one are drawn again."""
+    chosen = torch.randint(total, (count, candidates), generator=generator)
+    while True:
+        ranked = chosen.sort(dim=1).values
+        repeated = (ranked[:, 1:] == ranked[:, :-1]).any(dim=1)
+        if not repeated.any():
+            return chosen
+        again = (int(repeated.sum()), candidates)
+        chosen[repeated] = torch.randint(total, again, generator=generator)

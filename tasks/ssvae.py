@@ -1,0 +1,152 @@
+"""A semi-supervised VAE: a class y, summed or sampled over, and a Gaussian h.
+
+    −ELBO(x, y) = −log p(x | y, h) + KL(q(h | x, y) ‖ N(0, I)) + log K,   h ~ q(h | x, y)
+    loss = labelled (−ELBO + loss of q(y | x) on y) + ratio · unlabelled (E_q[−ELBO] − H(q))
+
+(Kingma et al. 2014; Correia et al. 2020, section 5.1). ratio is the number of unlabelled images
+for each labelled one. Pixels are binarised anew, with the grey level as probability, on each
+access. Classifier P-256-256-256-K, encoder (P + K)-128-128-2·8, decoder (8 + K)-128-128-P.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import ClassVar, Literal, NamedTuple, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tasks.base import (
+    Context,
+    Cost,
+    Encoding,
+    LabelLoss,
+    Split,
+    Supervised,
+    Task,
+    TaskSettings,
+    embed,
+    mlp,
+)
+from tasks.data import DataError, Images
+from tasks.registry import register
+from tasks.streams import Streams
+
+
+class Batch(NamedTuple):
+    """Binarised images x (B, P) with the noise of h (B, H), and as many with labels y.
+
+    At evaluation the labelled part is empty and y belongs to x.
+    """
+
+    x: Tensor
+    noise: Tensor
+    labelled_x: Tensor
+    labelled_noise: Tensor
+    y: Tensor
+
+
+@register
+class SemiSupervisedVAE(Task):
+    """Few labels, many images; reports accuracy of the class and the ELBO."""
+
+    name = "ssvae"
+    family: ClassVar[Literal["categorical", "bits"]] = "categorical"
+    citation = "Correia et al. 2020, section 5.1"
+    is_likelihood = True
+
+    class Settings(TaskSettings, frozen=True):
+        labelled: int = Field(100, ge=1, description="images whose label is used")
+        latent: int = Field(8, ge=1, description="size of the Gaussian h")
+        hidden: int = Field(128, ge=1, description="width of encoder and decoder")
+        classifier_hidden: int = Field(256, ge=1, description="width of the classifier")
+
+    def __init__(self, images: Images, settings: Settings, batch_size: int) -> None:
+        super().__init__(images, settings, batch_size)
+        unlabelled = len(self.part("train").pixels) - settings.labelled
+        if unlabelled < 1:
+            raise DataError(
+                f"{images.name} leaves no unlabelled image beside {settings.labelled} labelled: "
+                "lower the setting labelled of ssvae"
+            )
+        self.labelled = settings.labelled
+        self.latent_weight = unlabelled / settings.labelled
+        self.chance = 1 / self.size
+        self.activation_size = images.size
+        self.steps_per_epoch = unlabelled // batch_size
+
+        pixels, hidden, wide = images.size, settings.hidden, settings.classifier_hidden
+        self.latent = settings.latent
+        self.classifier = mlp(pixels, wide, wide, wide, self.size)
+        # The first layer of encoder and decoder is kept apart: its part for y is a table look-up.
+        self.encoder_input = nn.Linear(pixels + self.size, hidden)
+        self.encoder = mlp(hidden, hidden, 2 * settings.latent)
+        self.decoder_input = nn.Linear(settings.latent + self.size, hidden)
+        self.decoder = mlp(hidden, hidden, pixels)
+
+    @classmethod
+    def latent_size(cls, images: Images, settings: TaskSettings) -> int:
+        return images.classes
+
+    def training_batch(self, step: int, streams: Streams) -> Batch:
+        pixels, labels = self.part("train")
+        known, unknown = pixels[: self.labelled], pixels[self.labelled :]
+        size = min(self.batch_size, self.labelled)
+        first = streams.shuffled("labelled order", len(known), size, step)
+        second = streams.shuffled("order", len(unknown), self.batch_size, step)
+        generator = streams.generator("noise", step)
+        x, noise = self._draw(unknown[second], generator)
+        labelled_x, labelled_noise = self._draw(known[first], generator)
+        return Batch(x, noise, labelled_x, labelled_noise, labels[: self.labelled][first])
+
+    def evaluation_batches(
+        self, split: Split, batch_size: int, streams: Streams
+    ) -> Iterator[Batch]:
+        part = self.part(split)
+        for number, (pixels, y) in enumerate(
+            zip(part.pixels.split(batch_size), part.labels.split(batch_size), strict=True)
+        ):
+            x, noise = self._draw(pixels, streams.generator(f"{split} noise", number))
+            yield Batch(x, noise, x[:0], noise[:0], y)
+
+    def _draw(self, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        grey = self.grey(pixels)
+        x = torch.bernoulli(grey, generator=generator)
+        return x, grey.new_empty(len(x), self.latent).normal_(generator=generator)
+
+    def encode(self, batch: object) -> Encoding:
+        x, noise, labelled_x, labelled_noise, y = cast(Batch, batch)
+        both, noises = torch.cat([x, labelled_x]), torch.cat([noise, labelled_noise])
+        scores = self.classifier(both)
+        hidden = F.linear(
+            both, self.encoder_input.weight[:, : self.features], self.encoder_input.bias
+        )
+        rows = len(x)
+        context = (both[:rows], hidden[:rows], noises[:rows], y)
+        if not len(labelled_x):
+            return Encoding(scores, x, context)
+        known = (both[rows:], hidden[rows:], noises[rows:])
+        return Encoding(scores[:rows], x, context, Supervised(scores[rows:], y, known))
+
+    def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
+        """−log p(x | z, h) + KL(q(h | x, z) ‖ N(0, I)) with h drawn from q(h | x, z)."""
+        x, hidden, noise = (part[row] for part in context[:3])
+        to_encoder = self.encoder_input.weight[:, self.features :].T
+        mean, log_std = self.encoder(F.relu(hidden + embed(z, to_encoder))).chunk(2, dim=1)
+        h = mean + log_std.exp() * noise
+        kl = 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).sum(dim=1)
+        from_h, from_z = self.decoder_input.weight.split([self.latent, self.size], dim=1)
+        logits = self.decoder(
+            F.relu(F.linear(h, from_h, self.decoder_input.bias) + embed(z, from_z.T))
+        )
+        nll = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=1)
+        return nll + kl
+
+    def supervised_loss(self, part: Supervised, label_loss: LabelLoss, cost: Cost) -> Tensor:
+        rows = torch.arange(len(part.target), device=part.target.device)
+        negative_elbo = cost(part.context, part.target, rows) + math.log(self.size)
+        return (negative_elbo + label_loss(part.scores, part.target)).mean()
+
+    def correct(self, encoding: Encoding, z: Tensor) -> Tensor:
+        return z == encoding.context[3]
