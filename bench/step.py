@@ -75,7 +75,7 @@ def training_loss(
     loss = encoding.scores.new_zeros(())
     objective, rows, update = loss, 0, None
     if latent and estimator.trains_latent:
-        loss, objective, update = _latent_loss(task, estimator, cost, encoding, sampler)
+        loss, objective, update = latent_loss(task, estimator, cost, encoding, sampler)
         rows = len(encoding.scores)
     if encoding.supervised is not None:
         supervised = task.supervised_loss(
@@ -94,7 +94,7 @@ def label_loss(estimator: Estimator, scores: Tensor, target: Tensor) -> Tensor:
     return q.fenchel_young_loss(target)
 
 
-def _latent_loss(
+def latent_loss(
     task: Task, estimator: Estimator, cost: CountedCost, encoding: Encoding, sampler: Sampler
 ) -> tuple[Tensor, Tensor, tuple[Proposal, Tensor]]:
     """The weighted mean of E_q[f] − λ H(q) over rows: loss, objective, what to update with."""

@@ -1,0 +1,162 @@
+"""Keys, profiles and pairing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.cells import plan
+from bench.errors import UserError
+from bench.profiles import Profile, bundled_profiles, load_profile
+from bench.training import DivergedError, Trainer, train_cell
+from estimators.registry import all_estimators
+from tasks.registry import all_tasks
+from tests.bench.conftest import cell_of
+
+PAIRS = [
+    (task.name, name)
+    for task in all_tasks().values()
+    for name, estimator in all_estimators().items()
+    if task.family in estimator.families
+]
+TIMES = ("train_seconds",)
+
+
+def without_times(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [{name: v for name, v in row.items() if name not in TIMES} for row in rows]
+
+
+@pytest.mark.parametrize(("task", "estimator"), PAIRS)
+def test_a_cell_trains_alike_twice_and_ends_finite(
+    profile: Profile, task: str, estimator: str
+) -> None:
+    cell = cell_of(profile, task, estimator)
+    first, second = train_cell(cell), train_cell(cell)
+    assert without_times(first) == without_times(second)
+    assert [row["split"] for row in first] == ["validation", "validation", "test"]
+    assert first[-1]["train_seconds"] > 0
+    if estimator != "none":
+        bound = all_estimators()[estimator].make(
+            Trainer(cell).estimator.latent, **cell.estimator_settings
+        )
+        assert 0 < first[-1]["decoder_calls"] <= bound.calls_per_row
+        assert first[-1]["gradient_norm"] > 0
+
+
+@pytest.mark.parametrize("task", sorted(all_tasks()))
+def test_estimators_are_paired_at_a_seed(profile: Profile, task: str) -> None:
+    """Same initial parameters and same batches, whatever the estimator."""
+    names = [name for pair, name in PAIRS if pair == task]
+    trainers = [Trainer(cell_of(profile, task, name)) for name in names]
+    first = trainers[0].task.state_dict()
+    for trainer in trainers[1:]:
+        for name, value in trainer.task.state_dict().items():
+            assert torch.equal(value, first[name])
+    other = Trainer(cell_of(profile, task, names[0], seed=1)).task.state_dict()
+    assert any(not torch.equal(value, first[name]) for name, value in other.items())
+    batches = [repr(t.task.training_batch(3, t.streams)) for t in trainers]
+    assert len(set(batches)) == 1
+
+
+def test_training_lowers_the_loss(profile: Profile) -> None:
+    longer = profile.model_copy(update={"training": profile.training | {"epochs": 5}})
+    for task in all_tasks():
+        rows = train_cell(cell_of(longer, task, "dense"))
+        assert rows[-2]["loss"] < rows[0]["loss"]
+
+
+def test_a_run_leaves_the_global_generator_alone(profile: Profile) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    train_cell(cell_of(profile, "ssvae", "nvil"))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_divergence_names_the_step(profile: Profile) -> None:
+    training = profile.training | {"learning_rate": 1e30, "epochs": 5}
+    wild = profile.model_copy(update={"training": training})
+    with pytest.raises(DivergedError, match=r"the loss is .* at step \d+"):
+        train_cell(cell_of(wild, "ssvae", "dense"))
+
+
+def test_warm_start_uses_labels_alone(profile: Profile) -> None:
+    training = profile.training | {"epochs": 0, "warm_start_epochs": 2}
+    warm = profile.model_copy(update={"training": training})
+    last = train_cell(cell_of(warm, "ssvae", "dense"))[-1]
+    assert last["decoder_calls_total"] == 0
+    assert last["supervised_calls_total"] > 0
+
+
+def test_the_key_is_of_what_determines_the_numbers(profile: Profile, tmp_path: Path) -> None:
+    cell = cell_of(profile, "ssvae", "sfe")
+    assert cell.key == cell_of(profile, "ssvae", "sfe").key
+    everything = plan([*all_tasks()], [*all_estimators()], 2, profile)
+    assert len({item.cell.key for item in everything}) == len(everything)
+    assert cell in [item.cell for item in everything]
+    assert cell_of(profile, "ssvae", "sfe", seed=1).key != cell.key
+    longer = profile.model_copy(update={"training": profile.training | {"epochs": 2}})
+    assert cell_of(longer, "ssvae", "sfe").key != cell.key
+    renamed = profile.model_copy(update={"description": "another"})
+    assert cell_of(renamed, "ssvae", "sfe").key == cell.key
+
+
+def test_settings_reach_the_cell(profile: Profile) -> None:
+    assert cell_of(profile, "signal_game", "sfe").task_settings["entropy_weight"] == 0.05
+    assert cell_of(profile, "signal_game", "dense").task_settings["entropy_weight"] == 0.1
+    assert Trainer(cell_of(profile, "signal_game", "sfe")).task.entropy_weight == 0.05
+
+
+def test_pairs_that_make_no_sense_are_skipped_with_a_reason(profile: Profile) -> None:
+    reasons = {
+        (item.cell.task, item.cell.estimator): item.skip
+        for item in plan([*all_tasks()], [*all_estimators()], 1, profile)
+    }
+    assert reasons["ssvae", "sparsemap"] == "sparsemap takes bits latents only"
+    assert reasons["bitvector", "sum-and-sample"] == "sum-and-sample takes categorical latents only"
+    assert reasons["bitvector", "dense"] is None
+    wide = profile.model_copy(deep=True)
+    wide.tasks["bitvector"].settings["bits"] = 9
+    (item,) = plan(["bitvector"], ["dense"], 1, wide)
+    assert item.skip == "dense needs all 2^9 bit-vectors; at most 256 are run"
+
+
+@pytest.mark.parametrize("name", bundled_profiles())
+def test_bundled_profiles_are_valid(name: str) -> None:
+    tasks, estimators = [*all_tasks()], [*all_estimators()]
+    profile = load_profile(name, tasks, estimators)
+    for task in tasks:
+        profile.evaluation_settings(task)
+        for estimator in estimators:
+            profile.training_settings(task, estimator)
+            all_tasks()[task].Settings(**profile.task_settings(task, estimator))
+            settings = profile.estimator_settings(task, estimator)
+            all_estimators()[estimator].Settings(**settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "[training]\nepoch = 3",
+            "no setting of training of sfe on ssvae 'epoch': did you mean 'epochs'",
+        ),
+        ("[training]\nepochs = -3", "training of sfe on ssvae: epochs = -3"),
+        ("[tasks.ssvea]", "no task of profile {path} 'ssvea': did you mean 'ssvae'?"),
+        ("[tasks.ssvae.estimators.spf]", "did you mean 'sfe'?"),
+        ("[tasks.ssvae.settings]\nlabeled = 3", "did you mean 'labelled'?"),
+        (
+            "[tasks.ssvae.estimators.sfe.settings]\nsamples = 0",
+            "estimator sfe on ssvae: samples = 0",
+        ),
+        ("[tasks.ssvae.settings]\ndataset = 'mnst'", "no dataset 'mnst': did you mean 'mnist'?"),
+        ("[trainnig]", "did you mean 'training'?"),
+        ("[training", "is no valid TOML"),
+    ],
+)
+def test_a_wrong_profile_is_told_in_a_line(tiny: Path, text: str, words: str) -> None:
+    tiny.write_text(f'description = "wrong"\n{text}\n')
+    with pytest.raises(UserError) as error:
+        plan(["ssvae"], ["sfe"], 1, load_profile(str(tiny), [*all_tasks()], [*all_estimators()]))
+    assert words.format(path=tiny) in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,142 @@
+"""The training step sends each gradient where the weights say, in chunks or at once."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.step import CountedCost, evaluate_costs, latent_loss, training_loss
+from estimators.base import Estimate, Latent, Proposal
+from estimators.registry import all_estimators
+from estimators.sampler import Sampler
+from estimators.score_function import ScoreFunction
+from estimators.support_sum import Dense
+from tasks.base import Context, Encoding
+from tasks.streams import Streams
+from tests.tasks.conftest import make_task
+
+N, SIZE = 7, 3
+
+
+def setting(at_once: int) -> tuple[CountedCost, Context, Tensor, Tensor, Tensor]:
+    """A cost with a parameter, a context with a graph, and relaxed assignments with one."""
+    generator = torch.Generator().manual_seed(0)
+    theta = torch.randn(SIZE, generator=generator, dtype=torch.float64, requires_grad=True)
+    embedding = torch.randn(4, SIZE, generator=generator, dtype=torch.float64, requires_grad=True)
+    z = torch.rand(N, SIZE, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def cost(context: Context, z: Tensor, row: Tensor) -> Tensor:
+        return ((z * theta + context[0][row]).sin()).sum(dim=1)
+
+    task = SimpleNamespace(cost=cost, activation_size=2**25 // at_once)
+    context = (embedding * 2, torch.arange(4))
+    return CountedCost(task), context, z, theta, embedding  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+@pytest.mark.parametrize("joint", [True, False])
+def test_weights_reach_decoder_context_and_assignments(at_once: int, joint: bool) -> None:
+    counted, context, z, theta, embedding = setting(at_once)
+    row = torch.tensor([0, 0, 1, 2, 2, 3, 3])
+    decoder_weight = torch.linspace(0, 1, N, dtype=torch.float64)
+    pathwise_weight = decoder_weight if joint else torch.linspace(2, -1, N, dtype=torch.float64)
+    proposal = Proposal(z, row, decoder_weight, pathwise_weight)
+    costs, term = evaluate_costs(counted, context, proposal, scale=0.5)
+    assert term is not None
+    term.backward()
+
+    context = (2 * embedding, context[1])  # its graph is gone
+    plain = counted.task.cost(context, z.detach(), row)
+    wanted = torch.autograd.grad((0.5 * decoder_weight * plain).sum(), [theta, embedding])
+    through_z = counted.task.cost((context[0].detach(), context[1]), z, row)
+    (wanted_z,) = torch.autograd.grad((0.5 * pathwise_weight * through_z).sum(), z)
+    torch.testing.assert_close(costs, plain.detach())
+    torch.testing.assert_close(theta.grad, wanted[0])
+    torch.testing.assert_close(embedding.grad, wanted[1])
+    torch.testing.assert_close(z.grad, wanted_z)
+    assert counted.calls["latent"] == N
+
+
+class LateWeights(ScoreFunction):
+    """The decoder's weights come from the costs, as importance weights do."""
+
+    def propose(self, q: object, features: Tensor, sampler: Sampler) -> Proposal:
+        known = super().propose(q, features, sampler)  # type: ignore[arg-type]
+        return Proposal(known.z, known.row, None, extras=known.extras)
+
+    def combine(self, q: object, proposal: Proposal, costs: Tensor) -> Estimate:
+        known = super().combine(q, proposal, costs)  # type: ignore[arg-type]
+        return Estimate(known.objective, known.surrogate, decoder_weight=costs.softmax(dim=0))
+
+
+def test_weights_may_depend_on_the_costs() -> None:
+    task = make_task("ssvae")
+    latent = Latent(task.family, task.size, task.features)
+    encoding = task.encode(task.training_batch(0, Streams(0)))
+    counted = CountedCost(task)
+    sampler = Sampler(torch.Generator().manual_seed(0))
+    loss, _, (proposal, costs) = latent_loss(
+        task, LateWeights.make(latent), counted, encoding, sampler
+    )
+    weight = task.decoder[-1].weight  # type: ignore[index]
+    (found,) = torch.autograd.grad(loss, weight, retain_graph=True)
+    again = task.cost(encoding.context, proposal.z, proposal.row)
+    scale = task.latent_weight / len(encoding.scores)
+    (wanted,) = torch.autograd.grad((costs.softmax(dim=0) * again).sum() * scale, weight)
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("name", ["ssvae", "signal_game", "bitvector"])
+def test_dense_step_is_the_gradient_of_the_written_out_objective(name: str) -> None:
+    """Data, encoder, latent sum, entropy, labelled part and weights, all in one formula."""
+    task = make_task(name)
+    latent = Latent(task.family, task.size, task.features)
+    batch = task.training_batch(0, Streams(0))
+    counted = CountedCost(task)
+    result = training_loss(
+        task, Dense.make(latent), counted, batch, Sampler(torch.Generator().manual_seed(0))
+    )
+    found = torch.autograd.grad(result.loss, [*task.parameters()], allow_unused=True)
+
+    encoding = task.encode(batch)
+    q = Dense.make(latent).distribution(encoding.scores)
+    rows = len(encoding.scores)
+    z, row, p = q.support
+    expected = (p * task.cost(encoding.context, z, row)).sum() / rows
+    entropy = -(p * p.log()).sum() / rows
+    objective = task.latent_weight * (expected - task.entropy_weight * entropy)
+    if encoding.supervised is not None:
+        scores, target, context = encoding.supervised
+        known = task.cost(context, target, torch.arange(len(target))).mean()
+        cross_entropy = torch.nn.functional.cross_entropy(scores, target)
+        objective = objective + known + torch.tensor(task.size).log() + cross_entropy
+        assert counted.calls["supervised"] == len(target)
+    wanted = torch.autograd.grad(objective, [*task.parameters()], allow_unused=True)
+    torch.testing.assert_close(result.objective, objective.detach(), rtol=1e-6, atol=1e-6)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+    assert counted.calls["latent"] == len(row)
+    assert result.rows == rows
+
+
+def test_own_loss_trains_the_baseline_and_nothing_else() -> None:
+    task = make_task("ssvae")
+    latent = Latent(task.family, task.size, task.features)
+    encoding: Encoding = task.encode(task.training_batch(0, Streams(0)))
+    for name, estimator_class in all_estimators().items():
+        if "categorical" not in estimator_class.families:
+            continue
+        estimator = estimator_class.make(latent).double()
+        q = estimator.distribution(encoding.scores)
+        sampler = Sampler(torch.Generator().manual_seed(0))
+        proposal = estimator.propose(q, encoding.features, sampler)
+        costs = torch.rand(len(proposal.row), dtype=torch.float64)
+        own = estimator.combine(q, proposal, costs).own_loss
+        assert (own is not None) == (len([*estimator.parameters()]) > 0), name
+        if own is not None:
+            reached = torch.autograd.grad(
+                own, [encoding.scores, *estimator.parameters()], allow_unused=True
+            )
+            assert reached[0] is None
+            assert all(gradient is not None for gradient in reached[1:])

@@ -1,0 +1,299 @@
+"""What every estimator must keep, as functions that raise AssertionError where it is broken.
+
+The noise of an estimator is enumerated: a batch holds the same row once for every outcome that
+its draws can have, `EveryOutcome` deals outcome r to row r and keeps its probability, and the
+expectation is the sum over rows. Everything is float64.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from bench.step import CountedCost, latent_loss
+from estimators.base import Estimator, Latent
+from estimators.mappings import all_bit_vectors
+from estimators.sampler import Sampler
+from tasks.base import Encoding
+
+FEATURES = 3
+WIDTH = 4
+
+CostFunction = Callable[[Tensor, Tensor], Tensor]
+"""f(point, θ): points (N, P) and the decoder's parameters (N, P) to costs (N,)."""
+
+
+def linear(point: Tensor, theta: Tensor) -> Tensor:
+    return (point * theta).sum(dim=1)
+
+
+def quadratic(point: Tensor, theta: Tensor) -> Tensor:
+    return (linear(point, theta) - 0.4).square()
+
+
+def cubic(point: Tensor, theta: Tensor) -> Tensor:
+    return linear(point, theta) ** 3
+
+
+def network(point: Tensor, theta: Tensor) -> Tensor:
+    size = point.shape[1]
+    mixing = torch.linspace(-2, 2, size * WIDTH, dtype=point.dtype).view(size, WIDTH).sin()
+    return ((point * theta) @ mixing).tanh().square().sum(dim=1)
+
+
+def far_from_zero(point: Tensor, theta: Tensor) -> Tensor:
+    return 100 + quadratic(point, theta)
+
+
+COSTS: tuple[CostFunction, ...] = (linear, quadratic, cubic, network, far_from_zero)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A latent variable, one row of scores and one row of decoder parameters."""
+
+    latent: Latent
+    scores: Tensor
+    theta: Tensor
+
+    @classmethod
+    def random(cls, latent: Latent, seed: int = 0) -> "Problem":
+        generator = torch.Generator().manual_seed(seed)
+        scores = torch.randn(latent.size, generator=generator, dtype=torch.float64)
+        theta = torch.randn(latent.size, generator=generator, dtype=torch.float64)
+        return cls(latent, scores, theta)
+
+    def assignments(self) -> Tensor:
+        """All of them: (K,) or (2^D, D)."""
+        if self.latent.family == "categorical":
+            return torch.arange(self.latent.size)
+        return all_bit_vectors(self.latent.size, self.scores)
+
+    def point(self, z: Tensor) -> Tensor:
+        """Assignments as points: one-hot for indices."""
+        if z.is_floating_point():
+            return z
+        return torch.nn.functional.one_hot(z, self.latent.size).double()
+
+
+CATEGORICAL = Latent("categorical", 5, FEATURES)
+BITS = Latent("bits", 3, FEATURES)
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """Value, gradient of the scores and of the decoder's parameters, for a row."""
+
+    value: Tensor
+    scores: Tensor
+    theta: Tensor
+
+
+class EveryOutcome:
+    """A sampler that deals a different outcome of all its draws to each row of the batch.
+
+    Before the rows can be counted, `recording` notes what is drawn.
+    """
+
+    def __init__(self, draws: list[int] | None = None) -> None:
+        self.draws: list[int] = []
+        self._radix = draws
+        self._weight: Tensor | None = None
+
+    @classmethod
+    def recording(cls) -> "EveryOutcome":
+        return cls(None)
+
+    @property
+    def weight(self) -> Tensor:
+        """Probability of each row's outcome, (B,)."""
+        assert self._weight is not None
+        return self._weight
+
+    def _deal(self, outcomes: int, rows: int) -> Tensor:
+        """An outcome (B,) for this draw: a digit of the row's number in mixed radix."""
+        place = len(self.draws)
+        self.draws.append(outcomes)
+        if self._radix is None:
+            return torch.zeros(rows, dtype=torch.int64)
+        below = 1
+        for digit in self._radix[place + 1 :]:
+            below *= digit
+        return torch.arange(rows) // below % outcomes
+
+    def _weigh(self, probability: Tensor) -> None:
+        assert not probability.requires_grad, "the probabilities of a draw carry a gradient"
+        self._weight = probability if self._weight is None else self._weight * probability
+
+    def categorical(self, probabilities: Tensor, samples: int) -> Tensor:
+        rows, size = probabilities.shape
+        normalised = probabilities / probabilities.sum(dim=1, keepdim=True)
+        drawn = torch.stack([self._deal(size, rows) for _ in range(samples)], dim=1)
+        self._weigh(normalised.gather(1, drawn).prod(dim=1))
+        return drawn
+
+    def bernoulli(self, probabilities: Tensor, samples: int) -> Tensor:
+        rows, size = probabilities.shape
+        every = all_bit_vectors(size, probabilities)
+        drawn = torch.stack([every[self._deal(2**size, rows)] for _ in range(samples)], dim=1)
+        p = probabilities[:, None, :]
+        self._weigh((drawn * p + (1 - drawn) * (1 - p)).prod(dim=2).prod(dim=1))
+        return drawn
+
+
+def run(
+    estimator: Estimator,
+    problem: Problem,
+    f: CostFunction,
+    sampler: object,
+    rows: int,
+    at_once: int = 10**9,
+) -> Gradients:
+    """The estimate for each of `rows` copies of the problem's row, through the harness's step.
+
+    Value (B,), scores (B, ·) and theta (B, ·): each row has parameters of its own, so that the
+    decoder's gradient is known row by row too.
+    """
+    scores = problem.scores.expand(rows, -1).clone().requires_grad_()
+    theta = problem.theta.expand(rows, -1).clone().requires_grad_()
+    features = torch.linspace(-1, 1, FEATURES, dtype=torch.float64).expand(rows, -1)
+
+    def cost_of(context: tuple[Tensor, ...], z: Tensor, row: Tensor) -> Tensor:
+        return f(problem.point(z), context[0][row])
+
+    task = SimpleNamespace(
+        cost=cost_of, latent_weight=1.0, entropy_weight=0.0, activation_size=2**25 // at_once + 1
+    )
+    encoding = Encoding(scores, features, (theta,))
+    counted = CountedCost(task)  # type: ignore[arg-type]
+    loss, _, (proposal, costs) = latent_loss(task, estimator, counted, encoding, sampler)  # type: ignore[arg-type]
+    if loss.requires_grad:
+        loss.backward()
+    with torch.no_grad():
+        q = estimator.distribution(scores)
+        objective = estimator.combine(q, proposal, costs).objective
+    zero = torch.zeros_like
+    return Gradients(
+        objective,
+        rows * (scores.grad if scores.grad is not None else zero(scores)),
+        rows * (theta.grad if theta.grad is not None else zero(theta)),
+    )
+
+
+def expectation(
+    estimator: Estimator, problem: Problem, f: CostFunction, at_once: int = 10**9
+) -> Gradients:
+    """The expected estimate, with the estimator's state as it is, over every outcome."""
+    recording = EveryOutcome.recording()
+    run(estimator, problem, f, recording, rows=1)
+    rows = 1
+    for outcomes in recording.draws:
+        rows *= outcomes
+    dealer = EveryOutcome(recording.draws)
+    result = run(estimator, problem, f, dealer, rows, at_once)
+    weight = dealer.weight if recording.draws else torch.ones(1, dtype=torch.float64)
+    torch.testing.assert_close(weight.sum(), torch.tensor(1.0, dtype=torch.float64))
+    return Gradients(
+        weight @ result.value, weight @ result.scores, (weight[:, None] * result.theta).sum(dim=0)
+    )
+
+
+def exact(estimator: Estimator, problem: Problem, f: CostFunction) -> Gradients:
+    """Σ_z q(z) f(z) over all z, with its gradients by central differences."""
+    z = problem.assignments()
+    point = problem.point(z)
+
+    def value(scores: Tensor, theta: Tensor) -> Tensor:
+        q = estimator.distribution(scores[None])
+        probability = q.log_prob(z[None]).exp().squeeze(0)
+        return (probability * f(point, theta.expand(len(z), -1))).sum()
+
+    with torch.no_grad():
+        return Gradients(
+            value(problem.scores, problem.theta),
+            central_differences(lambda scores: value(scores, problem.theta), problem.scores),
+            central_differences(lambda theta: value(problem.scores, theta), problem.theta),
+        )
+
+
+def central_differences(f: Callable[[Tensor], Tensor], at: Tensor, step: float = 1e-5) -> Tensor:
+    """The gradient (P,) of a scalar function at a point (P,)."""
+    shifts = step * torch.eye(len(at), dtype=at.dtype)
+    return torch.stack([(f(at + shift) - f(at - shift)) / (2 * step) for shift in shifts])
+
+
+def warmed_up(estimator: Estimator, problem: Problem, f: CostFunction) -> Estimator:
+    """The estimator with a state that some batches have left behind."""
+    estimator.double()
+    sampler = Sampler(torch.Generator().manual_seed(1))
+    for _ in range(3):
+        q = estimator.distribution(problem.scores.expand(4, -1))
+        features = torch.zeros(4, FEATURES, dtype=torch.float64)
+        with torch.no_grad():
+            proposal = estimator.propose(q, features, sampler)
+            theta = problem.theta.expand(len(proposal.row), -1)
+            estimator.update(proposal, f(problem.point(proposal.z), theta))
+    return estimator
+
+
+def check_expectation(estimator: Estimator, problem: Problem, f: CostFunction) -> None:
+    """The expected estimate is the exact one: value, scores and decoder."""
+    estimator = warmed_up(estimator, problem, f)
+    found, wanted = expectation(estimator, problem, f), exact(estimator, problem, f)
+    scale = float(estimator.scale()) if estimator.bias == "scaled" else 1.0  # type: ignore[operator]
+    close = {"rtol": 1e-6, "atol": 1e-7}
+    torch.testing.assert_close(found.value, wanted.value, **close)
+    torch.testing.assert_close(found.theta, wanted.theta, **close)
+    torch.testing.assert_close(found.scores * scale, wanted.scores, **close)
+
+
+def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> None:
+    """Shapes, weights and counts of a proposal, and a `combine` that leaves the state alone."""
+    estimator.double()
+    generator = torch.Generator().manual_seed(2)
+    scores = torch.randn(rows, problem.latent.size, generator=generator, dtype=torch.float64)
+    q = estimator.distribution(scores.requires_grad_())
+    features = torch.randn(rows, FEATURES, generator=generator, dtype=torch.float64)
+    proposal = estimator.propose(q, features, Sampler(generator))
+    count = len(proposal.row)
+    assert proposal.z.shape[0] == count <= rows * estimator.calls_per_row
+    assert proposal.z.is_floating_point() or problem.latent.family == "categorical"
+    assert proposal.row.dtype == torch.int64
+    if estimator.trains_latent:
+        assert set(proposal.row.tolist()) == set(range(rows))
+    if proposal.decoder_weight is not None and estimator.trains_latent:
+        assert not proposal.decoder_weight.requires_grad
+        total = torch.zeros(rows, dtype=torch.float64)
+        total.index_add_(0, proposal.row, proposal.decoder_weight)
+        torch.testing.assert_close(total, torch.ones_like(total))
+    assert (proposal.pathwise_weight is not None) == proposal.z.requires_grad == estimator.relaxed
+    costs = torch.randn(count, generator=generator, dtype=torch.float64)
+    before = {name: value.clone() for name, value in estimator.state_dict().items()}
+    estimate = estimator.combine(q, proposal, costs)
+    assert all(torch.equal(value, before[name]) for name, value in estimator.state_dict().items())
+    assert estimate.objective.shape == (rows,)
+    assert not estimate.objective.requires_grad
+    assert estimate.surrogate is None or estimate.surrogate.shape == (rows,)
+
+
+def latents(estimator: type[Estimator]) -> list[Latent]:
+    """The small problems that an estimator takes."""
+    return [latent for latent in (CATEGORICAL, BITS) if latent.family in estimator.families]
+
+
+def small_settings(estimator: type[Estimator]) -> list[dict[str, object]]:
+    """Default settings, and others of the same kind, that keep enumeration small."""
+    fields = estimator.Settings.model_fields
+    options: dict[str, tuple[object, ...]] = {
+        "samples": (1, 2) if estimator.name != "rloo" else (2, 3),
+        "k": (1, 4),
+        "form": ("network", "constant"),
+        "parametrisation": ("pairs", "single"),
+    }
+    varied = {name: values for name, values in options.items() if name in fields}
+    return [
+        dict(zip(varied, chosen, strict=True)) for chosen in itertools.product(*varied.values())
+    ]

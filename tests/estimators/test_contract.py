@@ -1,0 +1,116 @@
+"""Every registered estimator against exact enumeration."""
+
+import pytest
+import torch
+from scipy import stats
+
+from estimators.base import Estimator, Latent
+from estimators.registry import all_estimators
+from estimators.sampler import Sampler
+from tests.estimators.contract import (
+    COSTS,
+    CostFunction,
+    Problem,
+    check_expectation,
+    check_proposal,
+    exact,
+    expectation,
+    far_from_zero,
+    latents,
+    network,
+    run,
+    small_settings,
+    warmed_up,
+)
+
+CASES = [
+    pytest.param(estimator, latent, settings, id=f"{name}-{latent.family}-{number}")
+    for name, estimator in all_estimators().items()
+    for latent in latents(estimator)
+    for number, settings in enumerate(small_settings(estimator))
+]
+
+
+def make(estimator: type[Estimator], latent: Latent, settings: dict[str, object]) -> Estimator:
+    torch.manual_seed(0)
+    return estimator.make(latent, **settings)
+
+
+@pytest.mark.parametrize(("estimator", "latent", "settings"), CASES)
+def test_proposal_is_well_formed(
+    estimator: type[Estimator], latent: Latent, settings: dict[str, object]
+) -> None:
+    check_proposal(make(estimator, latent, settings), Problem.random(latent))
+
+
+@pytest.mark.parametrize("f", COSTS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize(("estimator", "latent", "settings"), CASES)
+def test_expected_estimate_is_exact(
+    estimator: type[Estimator], latent: Latent, settings: dict[str, object], f: CostFunction
+) -> None:
+    if estimator.bias in {"biased", "none"}:
+        pytest.skip(f"{estimator.name} says that it is {estimator.bias}: tested where it is exact")
+    for seed in range(3):
+        check_expectation(make(estimator, latent, settings), Problem.random(latent, seed), f)
+
+
+@pytest.mark.parametrize(("estimator", "latent", "settings"), CASES)
+def test_chunks_change_nothing(
+    estimator: type[Estimator], latent: Latent, settings: dict[str, object]
+) -> None:
+    if estimator.bias in {"biased", "none"}:
+        pytest.skip("its draws are not enumerated; see test_relaxations")
+    problem = Problem.random(latent)
+    warm = warmed_up(make(estimator, latent, settings), problem, network)
+    whole, parts = expectation(warm, problem, network), expectation(warm, problem, network, 3)
+    for name in ("value", "scores", "theta"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
+
+
+@pytest.mark.parametrize(("estimator", "latent", "settings"), CASES)
+def test_exact_sums_pass_gradcheck(
+    estimator: type[Estimator], latent: Latent, settings: dict[str, object]
+) -> None:
+    if estimator.bias != "exact":
+        pytest.skip(f"{estimator.name} is not deterministic")
+    instance = make(estimator, latent, settings)
+    problem = Problem.random(latent)
+    z = problem.assignments()
+    costs = network(problem.point(z), problem.theta.expand(len(z), -1))
+
+    def value(scores: torch.Tensor) -> torch.Tensor:
+        q = instance.distribution(scores)
+        proposal = instance.propose(q, scores.new_zeros(1, 3), None)  # type: ignore[arg-type]
+        own = network(problem.point(proposal.z), problem.theta.expand(len(proposal.z), -1))
+        surrogate = instance.combine(q, proposal, own).surrogate
+        assert surrogate is not None
+        return surrogate - costs.mean()
+
+    assert torch.autograd.gradcheck(value, problem.scores[None].requires_grad_())
+
+
+DRAWS = 100_000
+SAMPLED = [case for case in CASES if case.values[0].bias in {"unbiased", "scaled"}]
+COMPARISONS = len(SAMPLED) * (1 + 5 + 5)
+LIMIT = stats.norm.isf(0.001 / (2 * COMPARISONS))
+"""A z-score that all comparisons together exceed with a probability of at most 0.001."""
+
+
+@pytest.mark.parametrize(("estimator", "latent", "settings"), SAMPLED)
+def test_mean_of_many_draws_is_exact(
+    estimator: type[Estimator], latent: Latent, settings: dict[str, object]
+) -> None:
+    """With the real sampler: what enumeration takes for granted."""
+    problem = Problem.random(latent, seed=5)
+    warm = warmed_up(make(estimator, latent, settings), problem, far_from_zero)
+    wanted = exact(warm, problem, far_from_zero)
+    scale = float(warm.scale()) if warm.bias == "scaled" else 1.0  # type: ignore[operator]
+    found = run(warm, problem, far_from_zero, Sampler(torch.Generator().manual_seed(3)), DRAWS)
+    for drawn, target in (
+        (found.value[:, None], wanted.value[None]),
+        (found.scores * scale, wanted.scores),
+        (found.theta, wanted.theta),
+    ):
+        error = drawn.mean(dim=0) - target
+        noise = drawn.std(dim=0) / DRAWS**0.5
+        assert (error.abs() <= LIMIT * noise + 1e-7).all()

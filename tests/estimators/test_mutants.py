@@ -1,0 +1,152 @@
+"""The checks have power: each planted bug makes one fail."""
+
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from estimators.base import Bias, Estimate, Proposal
+from estimators.distributions import Distribution
+from estimators.gumbel import StraightThroughGumbel
+from estimators.sampled_baselines import LeaveOneOut, SelfCritic
+from estimators.sampler import Sampler
+from estimators.score_function import NVIL, MovingAverageBaseline, ScoreFunction
+from estimators.sum_and_sample import SumAndSample
+from estimators.support_sum import Dense, Sparsemax
+from tests.estimators.contract import (
+    BITS,
+    CATEGORICAL,
+    Problem,
+    check_expectation,
+    check_proposal,
+    network,
+)
+from tests.estimators.test_relaxations import check_straight_through
+
+
+class LeakingSelfCritic(SelfCritic):
+    """The baseline's cost sends the decoder a gradient."""
+
+    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+        right = super().propose(q, features, sampler)
+        weight = torch.ones_like(right.row, dtype=q.scores.dtype)
+        return Proposal(right.z, right.row, weight, extras=right.extras)
+
+
+class WrongSign(ScoreFunction):
+    """The baseline is added."""
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        right = super().combine(q, proposal, costs)
+        assert right.surrogate is not None
+        return Estimate(right.objective, -right.surrogate)
+
+
+class CountedTwice(Sparsemax):
+    """Every assignment of the support stands in the list twice."""
+
+    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+        z, row, p = q.support
+        return Proposal(z.repeat(2), row.repeat(2), decoder_weight=p.detach().repeat(2))
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        terms = q.support.probability.repeat(2) * costs
+        value = terms.new_zeros(len(q.scores)).index_add(0, proposal.row, terms)
+        return Estimate(value.detach(), value)
+
+
+class SelfInBaseline(LeaveOneOut):
+    """The sample's own cost is part of its baseline."""
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        f = costs.view(-1, self.settings.samples)
+        signal = f - f.mean(dim=1, keepdim=True)
+        surrogate = (signal * q.log_prob(proposal.extras["z"])).mean(dim=1)
+        return Estimate(f.mean(dim=1), surrogate)
+
+
+class BaselineOfTheSampleOnly(SumAndSample):
+    """The moving average is taken off the sampled terms and not off the summed ones."""
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        right = super().combine(q, proposal, costs)
+        summed = proposal.extras["z"][:, : self.settings.k]
+        weight = proposal.decoder_weight
+        assert weight is not None
+        assert right.surrogate is not None
+        extra = weight.view(len(q.scores), -1)[:, : self.settings.k] * q.log_prob(summed)
+        return Estimate(right.objective, right.surrogate + self.average.value * extra.sum(dim=1))
+
+
+class NormalisedByThisBatch(NVIL):
+    """c is taken from the batch that it is applied to."""
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        centred = costs - 0.5 * costs.view(-1, self.settings.samples)[:, 0]
+        return super().combine(q, proposal, centred)
+
+
+class MissingWeight(Dense):
+    """The decoder's weights are those of a mean, not the probabilities."""
+
+    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+        z, row, p = q.support
+        return Proposal(z, row, decoder_weight=torch.full_like(p, 1 / self.calls_per_row).detach())
+
+
+class ImpureCombine(MovingAverageBaseline):
+    """The average moves before the estimate is used."""
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        self.update(proposal, costs)
+        return super().combine(q, proposal, costs)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "settings"),
+    [
+        (LeakingSelfCritic, {}),
+        (WrongSign, {}),
+        (CountedTwice, {}),
+        (SelfInBaseline, {"samples": 2}),
+        (BaselineOfTheSampleOnly, {}),
+        (NormalisedByThisBatch, {}),
+        (MissingWeight, {}),
+    ],
+)
+def test_expectation_catches(mutant: type[Dense], settings: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(AssertionError):
+        check_expectation(
+            mutant.make(CATEGORICAL, **settings), Problem.random(CATEGORICAL), network
+        )
+
+
+def test_impure_combine_is_caught() -> None:
+    with pytest.raises(AssertionError):
+        check_proposal(ImpureCombine.make(CATEGORICAL), Problem.random(CATEGORICAL))
+
+
+class ThresholdsTheScores(StraightThroughGumbel):
+    """Straight-through that rounds the scores and not the sample."""
+
+    bias: ClassVar[Bias] = "biased"
+
+    def relax(self, q: Distribution, sampler: Sampler) -> Tensor:
+        soft = super(StraightThroughGumbel, self).relax(q, sampler)
+        if self.latent.family == "bits":
+            hard = (q.scores > 0).to(soft.dtype)[:, None, :].expand_as(soft)
+        else:
+            hard = F.one_hot(q.scores.argmax(dim=1), self.latent.size).to(soft.dtype)
+            hard = hard[:, None, :].expand_as(soft)
+        return hard + (soft - soft.detach())
+
+
+@pytest.mark.parametrize("latent", [BITS, CATEGORICAL], ids=lambda latent: latent.family)
+def test_straight_through_on_the_scores_is_caught(latent: object) -> None:
+    assert latent in (BITS, CATEGORICAL)
+    check_straight_through(StraightThroughGumbel, latent)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError):
+        check_straight_through(ThresholdsTheScores, latent)  # type: ignore[arg-type]

@@ -1,0 +1,213 @@
+"""Every registered task keeps the contract, and each one's cost is what its docstring says."""
+
+import math
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Bernoulli, Normal, kl_divergence
+from torch.distributions import Categorical as TorchCategorical
+from torch.nn import functional as F
+
+from tasks.base import SPLITS, Task
+from tasks.data import DataError, load_images
+from tasks.signal_game import Episodes, _distinct_concepts, _distinct_images
+from tasks.ssvae import Batch, SemiSupervisedVAE
+from tasks.streams import Streams
+from tests.tasks.conftest import make_task
+
+STREAMS = Streams(0)
+
+
+def flatten(batch: object) -> list[Tensor]:
+    return [batch] if isinstance(batch, Tensor) else list(cast(tuple[Tensor, ...], batch))
+
+
+def random_z(task: Task, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    if task.family == "categorical":
+        return torch.randint(task.size, (count,), generator=generator)
+    return torch.randint(2, (count, task.size), generator=generator).double()
+
+
+def test_a_batch_is_a_function_of_seed_and_step(task: Task) -> None:
+    first, again = (flatten(task.training_batch(7, Streams(3))) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in (task.training_batch(8, Streams(3)), task.training_batch(7, Streams(4))):
+        assert any(not torch.equal(a, b) for a, b in zip(first, flatten(other), strict=True))
+
+
+def test_evaluation_goes_over_the_split_once(task: Task) -> None:
+    for split in SPLITS:
+        whole = [flatten(b) for b in task.evaluation_batches(split, 64, STREAMS)]
+        rows = sum(len(parts[0]) for parts in whole)
+        assert rows == (50 if task.name == "signal_game" else len(task.part(split).labels))
+
+
+def test_cost_is_one_number_for_each_assignment(task: Task) -> None:
+    encoding = task.encode(task.training_batch(0, STREAMS))
+    rows = len(encoding.scores)
+    assert encoding.scores.shape == (rows, task.size)
+    assert encoding.features.shape == (rows, task.features)
+    assert not encoding.features.requires_grad
+    row = torch.tensor([2, 0, 0, rows - 1])
+    z = random_z(task, 4)
+    costs = task.cost(encoding.context, z, row)
+    assert costs.shape == (4,)
+    alone = [task.cost(encoding.context, z[i : i + 1], row[i : i + 1]) for i in range(4)]
+    torch.testing.assert_close(costs, torch.cat(alone))
+
+
+def test_relaxed_vertices_cost_what_hard_ones_do(task: Task) -> None:
+    """One set of parameters serves both, so that a relaxation is no other model."""
+    encoding = task.encode(task.training_batch(0, STREAMS))
+    row = torch.arange(8)
+    z = random_z(task, 8)
+    hard = task.cost(encoding.context, z, row)
+    point = F.one_hot(z, task.size).double() if task.family == "categorical" else z
+    torch.testing.assert_close(task.cost(encoding.context, point, row), hard)
+
+
+def test_every_parameter_gets_a_gradient(task: Task) -> None:
+    encoding = task.encode(task.training_batch(0, STREAMS))
+    loss = encoding.scores.square().sum()
+    row = torch.arange(len(encoding.scores))
+    loss = loss + task.cost(encoding.context, random_z(task, len(row)), row).sum()
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in task.parameters())
+
+
+def test_ssvae_cost_is_the_negative_elbo_of_its_networks() -> None:
+    task = cast(SemiSupervisedVAE, make_task("ssvae"))
+    batch = cast(Batch, task.training_batch(0, STREAMS))
+    encoding = task.encode(batch)
+    y = random_z(task, len(batch.x))
+    label = F.one_hot(y, 10).double()
+    hidden = F.relu(task.encoder_input(torch.cat([batch.x, label], dim=1)))
+    mean, log_std = task.encoder(hidden).chunk(2, dim=1)
+    q = Normal(mean, log_std.exp())
+    h = mean + log_std.exp() * batch.noise
+    logits = task.decoder(F.relu(task.decoder_input(torch.cat([h, label], dim=1))))
+    prior = Normal(torch.zeros_like(mean), torch.ones_like(mean))
+    wanted = kl_divergence(q, prior).sum(dim=1) - Bernoulli(logits=logits).log_prob(batch.x).sum(1)
+    found = task.cost(encoding.context, y, torch.arange(len(y)))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_ssvae_supervised_loss() -> None:
+    task = make_task("ssvae")
+    encoding = task.encode(task.training_batch(0, STREAMS))
+    part = encoding.supervised
+    assert part is not None
+    loss = task.supervised_loss(
+        part, lambda s, t: F.cross_entropy(s, t, reduction="none"), task.cost
+    )
+    costs = task.cost(part.context, part.target, torch.arange(len(part.target)))
+    wanted = costs.mean() + math.log(10) + F.cross_entropy(part.scores, part.target)
+    torch.testing.assert_close(loss, wanted)
+    assert task.latent_weight == 900 / 100
+
+
+def test_ssvae_labels_belong_to_their_images() -> None:
+    task = make_task("ssvae", batch_size=100)
+    batch = cast(Batch, task.training_batch(0, STREAMS))
+    pixels, labels = task.part("train")
+    counts = labels[:100].bincount(minlength=10)
+    assert torch.equal(batch.y.bincount(minlength=10), counts)
+    # Binarisation keeps black and white pixels, which tells the images apart.
+    grey = task.grey(pixels[:100])
+    agree = ((grey[:, None] == 0) & (batch.labelled_x == 1)).any(dim=2) | (
+        (grey[:, None] == 1) & (batch.labelled_x == 0)
+    ).any(dim=2)
+    for column, y in enumerate(batch.y.tolist()):
+        candidates = (~agree[:, column]).nonzero().squeeze(1)
+        assert y in labels[candidates].tolist()
+
+
+def test_binarisation_is_drawn_anew_with_the_grey_level_as_probability() -> None:
+    task = make_task("ssvae")
+    pixels = task.part("train").pixels[:1]
+    draws = [
+        cast(SemiSupervisedVAE, task)._draw(pixels, STREAMS.generator("test", step))[0]
+        for step in range(2000)
+    ]
+    frequency, grey = torch.cat(draws).mean(dim=0), task.grey(pixels).squeeze(0)
+    assert ((frequency - grey).abs() <= 5 * (grey * (1 - grey) / 2000).sqrt()).all()
+
+
+def test_bitvector_cost_is_a_categorical_likelihood() -> None:
+    task = make_task("bitvector")
+    batch = cast(Tensor, task.training_batch(0, STREAMS))
+    encoding = task.encode(batch)
+    z = random_z(task, len(batch))
+    features = F.relu(cast(torch.nn.Module, task.decoder)(z)).view(len(z), 64, 5)
+    logits = cast(torch.nn.Module, task.to_levels)(features)
+    wanted = -TorchCategorical(logits=logits).log_prob(batch).sum(dim=1)
+    found = task.cost(encoding.context, z, torch.arange(len(z)))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_game_candidates_are_of_distinct_concepts_where_there_are_enough() -> None:
+    labels = load_images("digits").labels
+    generator = torch.Generator().manual_seed(0)
+    chosen = _distinct_concepts(labels, 500, 8, generator)
+    assert all(len(set(row)) == 8 for row in labels[chosen].tolist())
+    assert len(chosen.unique()) > 900
+    many = make_task("signal_game", candidates=12)
+    episodes = cast(Episodes, many.training_batch(0, STREAMS))
+    assert episodes.candidates.shape == (8, 12, 64)
+
+
+def test_game_candidates_are_distinct_images_at_least() -> None:
+    chosen = _distinct_images(20, 500, 16, torch.Generator().manual_seed(0))
+    assert all(len(set(row)) == 16 for row in chosen.tolist())
+    assert len(chosen.unique()) == 20
+
+
+def test_game_success_is_the_target_picked() -> None:
+    task = make_task("signal_game")
+    encoding = task.encode(task.training_batch(0, STREAMS))
+    z = random_z(task, 8)
+    embedded, target = encoding.context
+    symbols = cast(torch.nn.Embedding, task.symbols)
+    picked = torch.stack([(embedded[i] @ symbols.weight[z[i]]).argmax() for i in range(8)])
+    correct = task.correct(encoding, z)
+    assert correct is not None
+    assert torch.equal(correct, picked == target)
+
+
+def test_game_evaluation_is_the_same_for_every_seed() -> None:
+    task = make_task("signal_game")
+    first, second = (
+        [flatten(b) for b in task.evaluation_batches("test", 20, Streams(seed))] for seed in (0, 1)
+    )
+    for a, b in zip(first, second, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_settings_that_leave_no_data_are_refused() -> None:
+    with pytest.raises(DataError, match="lower the setting labelled"):
+        make_task("ssvae", labelled=1000)
+    with pytest.raises(DataError, match="an episode takes 400"):
+        make_task("signal_game", candidates=400)
+
+
+def test_streams_are_independent_of_what_was_drawn_before() -> None:
+    streams = Streams(5)
+    before = torch.rand(3, generator=streams.generator("a", 1))
+    streams.generator("b", 1)
+    assert torch.equal(before, torch.rand(3, generator=Streams(5).generator("a", 1)))
+    for other in (Streams(6).generator("a", 1), streams.generator("b", 1), streams.generator("a")):
+        assert not torch.equal(before, torch.rand(3, generator=other))
+
+
+def test_shuffled_visits_everything_once_an_epoch() -> None:
+    streams = Streams(0)
+    epoch = torch.cat([streams.shuffled("order", 10, 5, step) for step in range(2)])
+    assert sorted(epoch.tolist()) == list(range(10))
+    following = torch.cat([streams.shuffled("order", 10, 5, step) for step in range(2, 4)])
+    assert sorted(following.tolist()) == list(range(10))
+    assert epoch.tolist() != following.tolist()
+    with pytest.raises(ValueError, match="a batch of 11"):
+        streams.shuffled("order", 10, 11, 0)
