@@ -27,6 +27,7 @@ _KNOWN = (
     "sum-and-sample", "gumbel", "st-gumbel", "dense", "sparsemax", "topk-sparsemax", "sparsemap",
     "sparsemap-budget",
 )  # fmt: skip
+_FIRST_SUM = _KNOWN.index("dense")
 _MARKERS = "osD^vP<>XpdhH8*"
 
 Draw = Callable[[pd.DataFrame, str, Axes], None]
@@ -55,16 +56,25 @@ def marker(estimator: str) -> str:
     return "." if estimator == FLOOR else _MARKERS[_place(estimator) % len(_MARKERS)]
 
 
+def linestyle(estimator: str) -> str:
+    """Exact sums are solid, estimates from samples dashed, which tells the colours apart too."""
+    return "-" if estimator in (*_KNOWN[_FIRST_SUM:], FLOOR) else "--"
+
+
 def _place(estimator: str) -> int:
     return _KNOWN.index(estimator) if estimator in _KNOWN else sum(estimator.encode())
 
 
 def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
-    """Test score of every estimator with its standard error over seeds, best on top."""
+    """Test score of every estimator with its standard error over seeds, best on top.
+
+    The floor is a dashed line, or a note where it lies too far off.
+    """
     column, label, more_is_better = METRICS.get(task, CURVES["bitvector"])
     rows = final_rows(table[table["task"] == task])
     scores = rows.groupby("estimator")[column].agg(["mean", "sem"]).dropna(subset=["mean"])
-    scores = scores.sort_values("mean", ascending=more_is_better)
+    floor = scores["mean"].get(FLOOR)
+    scores = scores.drop(FLOOR, errors="ignore").sort_values("mean", ascending=more_is_better)
     for height, (name, score) in enumerate(scores.iterrows()):
         axes.errorbar(
             score["mean"],
@@ -76,7 +86,18 @@ def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
         )
     axes.set_yticks(range(len(scores)), [str(name) for name in scores.index])
     axes.set(xlabel=label, title=task)
+    if floor is not None:
+        _mark_floor(axes, float(floor), scores["mean"])
     _mark_chance(rows, column, axes.axvline)
+
+
+def _mark_floor(axes: Axes, floor: float, scores: pd.Series) -> None:
+    spread = scores.max() - scores.min()
+    if scores.min() - 2 * spread <= floor <= scores.max() + 2 * spread:
+        axes.axvline(floor, color=colour(FLOOR), linestyle="--", linewidth=1, label=FLOOR)
+    else:
+        note = f"{FLOOR}: {floor:.3g}"
+        axes.annotate(note, (1, 0.02), xycoords="axes fraction", ha="right", color=colour(FLOOR))
 
 
 def score_against_calls(table: pd.DataFrame, task: str, axes: Axes) -> None:
@@ -113,6 +134,7 @@ def learning_curves(table: pd.DataFrame, task: str, axes: Axes, against: str = "
             curve[column],
             color=colour(str(name)),
             marker=marker(str(name)),
+            linestyle=linestyle(str(name)),
             markersize=3,
             linewidth=1,
             label=name,

@@ -20,6 +20,7 @@ app = App(
     name="run_bench.py",
     help="Compare gradient estimators for models with discrete latent variables.",
     version_flags=[],
+    suppress_keyboard_interrupt=False,
 )
 
 

@@ -61,7 +61,9 @@ def _settings(model: type[BaseModel]) -> str:
 
 
 def _table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
-    table = Table(*header, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for place, name in enumerate(header):
+        table.add_column(name, no_wrap=place == 0)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     return table

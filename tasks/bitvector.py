@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from tasks.base import Context, Encoding, Split, Task, TaskSettings, mlp
 from tasks.data import Images
+from tasks.pixel_likelihood import pixel_nll
 from tasks.registry import register
 from tasks.streams import Streams
 
@@ -36,7 +37,8 @@ class BitVectorVAE(Task):
     def __init__(self, images: Images, settings: Settings, batch_size: int) -> None:
         super().__init__(images, settings, batch_size)
         self.pixels = images.size
-        self.activation_size = images.size * images.levels
+        # The likelihood runs in tiles: what is held is the decoder's output and its slopes.
+        self.activation_size = (images.size + images.levels) * (settings.pixel_features + 1)
         self.steps_per_epoch = len(self.part("train").pixels) // batch_size
 
         self.encoder = mlp(images.size, settings.hidden, settings.bits)
@@ -65,6 +67,4 @@ class BitVectorVAE(Task):
     def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
         (x,) = context
         pixels = F.relu(self.decoder(z)).unflatten(1, (self.features, -1))
-        logits = self.to_levels(pixels).flatten(0, 1)
-        nll = F.cross_entropy(logits, x[row].flatten(), reduction="none")
-        return nll.unflatten(0, (len(z), -1)).sum(dim=1)
+        return pixel_nll(pixels, self.to_levels.weight, self.to_levels.bias, x[row])

@@ -112,8 +112,11 @@ class SignalGame(Task):
 
     def _receive(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
         """The receiver's score of each candidate, (N, C)."""
-        message = embed(z, self.symbols.weight)
-        return torch.einsum("nce,ne->nc", context[0][row], message)
+        embedded = context[0]
+        if not z.is_floating_point() and 8 * len(z) > len(embedded) * self.size:
+            # Many symbols for each row: score all of them in one product and pick.
+            return torch.einsum("bce,ke->bkc", embedded, self.symbols.weight)[row, z]
+        return torch.einsum("nce,ne->nc", embedded[row], embed(z, self.symbols.weight))
 
     def correct(self, encoding: Encoding, z: Tensor) -> Tensor:
         rows = torch.arange(len(z), device=z.device)

@@ -15,9 +15,11 @@ from estimators.registry import all_estimators
 from estimators.sampler import Sampler
 from tasks.base import Task
 from tasks.streams import Streams
+from tests.estimators.contract import EveryOutcome
 from tests.tasks.conftest import make_task
 
 EXACT = EvaluationSettings(batch_size=100)
+NO_SAMPLER = Sampler(torch.Generator())
 
 
 def make(task: Task, name: str) -> Estimator:
@@ -112,34 +114,63 @@ def test_evaluation_counts_its_calls_apart() -> None:
     assert counted.calls["evaluation"] == 500 * 10
 
 
-@pytest.mark.parametrize("name", ["sfe", "sparsemap", "sparsemap-budget", "topk-sparsemax"])
-@pytest.mark.parametrize("size", [4, 10])
 @torch.no_grad()
-def test_importance_sampling_agrees_with_the_exact_likelihood(name: str, size: int) -> None:
-    task = make_task("bitvector", bits=size)
-    # A posterior that some of the samples hit: the bound below is on a mean of many.
-    for parameter in task.decoder.parameters():
-        parameter.mul_(0.5)
-    estimator = make(task, name)
+def test_the_likelihood_is_summed_over_all_bit_vectors() -> None:
+    task = make_task("bitvector", bits=10)
     encoding = task.encode(task.training_batch(0, Streams(0)))
-    q = estimator.distribution(3 * encoding.scores)
-    assert isinstance(q, BernoulliBits | SparseBits)
+    q = BernoulliBits(encoding.scores)
+    sampler = Sampler(torch.Generator().manual_seed(0))
+    found, effective = log_evidence(CountedCost(task), encoding.context, q, sampler, EXACT)
+    z = all_bit_vectors(10, encoding.scores)
+    for row in range(len(found)):
+        joint = -task.cost(encoding.context, z, torch.full((len(z),), row)) - 10 * math.log(2)
+        torch.testing.assert_close(found[row], joint.logsumexp(dim=0))
+    assert (effective == 2**10).all()
+
+
+@pytest.mark.parametrize("name", ["sfe", "sparsemap", "sparsemap-budget", "topk-sparsemax"])
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+@torch.no_grad()
+def test_importance_sampling_is_unbiased_whatever_q_is(name: str, scale: float) -> None:
+    """The mean of the estimate of p(x), over every outcome of its draws, is p(x)."""
+    task = make_task("bitvector", bits=3)
+    estimator = all_estimators()[name].make(
+        Latent("bits", 3, task.features), **({"k": 4} if name == "topk-sparsemax" else {})
+    )
+    encoding = task.encode(task.training_batch(0, Streams(0)))
+    exact, _ = log_evidence(
+        CountedCost(task), encoding.context, BernoulliBits(encoding.scores), NO_SAMPLER, EXACT
+    )
+    settings = EvaluationSettings(nll_max_summed=1, nll_samples=2)
+
+    def estimate(sampler: EveryOutcome, rows: int) -> Tensor:
+        q = estimator.distribution(scale * encoding.scores[:1].expand(rows, -1))
+        assert isinstance(q, BernoulliBits | SparseBits)
+        context = (encoding.context[0][:1].expand(rows, -1),)
+        return log_evidence(CountedCost(task), context, q, sampler, settings)[0]  # type: ignore[arg-type]
+
+    recording = EveryOutcome.recording()
+    estimate(recording, 1)
+    dealer = EveryOutcome(recording.draws)
+    estimates = estimate(dealer, math.prod(recording.draws))
+    mean = (dealer.weight.log() + estimates).logsumexp(dim=0)
+    torch.testing.assert_close(mean, exact[0])
+
+
+@torch.no_grad()
+def test_importance_sampling_comes_close_with_many_samples() -> None:
+    task = make_task("bitvector", bits=4)
+    encoding = task.encode(task.training_batch(0, Streams(0)))
+    q = BernoulliBits(encoding.scores)
     sampler = Sampler(torch.Generator().manual_seed(0))
     counted = CountedCost(task)
-    exact, all_of_them = log_evidence(counted, encoding.context, q, sampler, EXACT)
-    z = all_bit_vectors(size, encoding.scores)
-    row = torch.zeros(len(z), dtype=torch.int64)
-    first = (-task.cost(encoding.context, z, row)).logsumexp(dim=0) - size * math.log(2)
-    torch.testing.assert_close(exact[0], first)
-    assert (all_of_them == 2**size).all()
-
-    samples = 10_000
-    settings = EvaluationSettings(nll_max_summed=1, nll_samples=samples)
+    exact, _ = log_evidence(counted, encoding.context, q, sampler, EXACT)
+    settings = EvaluationSettings(nll_max_summed=1, nll_samples=20_000)
     found, effective = log_evidence(counted, encoding.context, q, sampler, settings)
-    assert (effective > 50).all()
-    assert (effective < samples).all()
-    # The relative error of the estimate of p(x) is about √(1/effective − 1/samples).
-    assert ((found - exact).abs() < 5 * (1 / effective - 1 / samples).sqrt()).all()
+    assert (effective > 500).all()
+    assert (effective < 20_000).all()
+    # The relative error of the estimate of p(x) is about 1 / √(effective samples).
+    assert ((found - exact).abs() < 5 / effective.sqrt()).all()
 
 
 @torch.no_grad()

@@ -1,0 +1,142 @@
+"""Tables and figures from small tables made by hand."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from matplotlib.figure import Figure
+
+from analysis.figures import colour, final_scores, learning_curves, marker, save_figures
+from analysis.load import ResultsError, flatten_hyperparameters, load_results, outcomes
+from analysis.tables import markdown, summary
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows_of(
+    estimator: str, seed: int, accuracy: float, status: str = "ok"
+) -> list[dict[str, object]]:
+    common: dict[str, object] = {
+        "task": "ssvae", "estimator": estimator, "seed": seed, "key": f"{estimator}{seed}",
+        "status": status, "reason": None if status == "ok" else "because", "chance": 0.1,
+        "schema_version": 1, "command": "run_bench.py",
+        "hyperparameters": '{"training": {"lr": 1}}',
+    }  # fmt: skip
+    if status != "ok":
+        return [common | {"chance": None}]
+    numbers = {"elbo": -20.0, "decoder_calls": 2.0, "train_seconds": 3.0, "loss": 20.0}
+    curve = [
+        common | numbers | {"split": "validation", "step": step, "epoch": step / 10, "accuracy": a}
+        for step, a in ((0, 0.1), (10, accuracy / 2), (20, accuracy))
+    ]
+    return [*curve, common | numbers | {"split": "test", "step": 20, "accuracy": accuracy}]
+
+
+NULL = ("nll", "rate", "distortion", "support_mean")
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    rows = [
+        *rows_of("sfe", 0, 0.5), *rows_of("sfe", 1, 0.7), *rows_of("dense", 0, 0.9),
+        *rows_of("dense", 1, 0.0, "failed"), *rows_of("sparsemap", 0, 0, "skipped"),
+        *rows_of("none", 0, 0.3), *rows_of("none", 1, 0.3),
+    ]  # fmt: skip
+    return pd.DataFrame(rows).assign(**{name: float("nan") for name in NULL})
+
+
+def test_summary_gives_mean_and_standard_error(table: pd.DataFrame) -> None:
+    frame = summary(table, "ssvae")
+    assert frame.loc["sfe", "accuracy"] == "0.600 ± 0.100"
+    assert frame.loc["dense", "accuracy"] == "0.900"
+    assert frame.loc["dense", "seeds"] == "1, 1 failed"
+    assert frame.loc["sparsemap", "seeds"] == "1 skipped"
+    assert frame.loc["sparsemap", "accuracy"] == ""
+    assert frame.loc["none", "accuracy"] == "0.300 ± 0.000"
+    assert frame.loc["untrained", "accuracy"] == "0.100 ± 0.000"
+    assert frame.loc["chance", "accuracy"] == "0.100"
+    assert list(frame.index[-3:]) == ["none", "untrained", "chance"]
+    assert "NLL (bits/dim)" not in frame
+    assert "loss (nats)" not in frame
+
+
+def test_markdown_has_a_line_for_each_row(table: pd.DataFrame) -> None:
+    lines = markdown(summary(table, "ssvae"), "estimator").splitlines()
+    assert lines[0].startswith("| estimator | seeds | accuracy |")
+    assert any(line.startswith("| sfe | 2 | 0.600 ± 0.100 |") for line in lines)
+
+
+def test_outcomes_has_a_row_for_each_cell(table: pd.DataFrame) -> None:
+    assert outcomes(table)["status"].value_counts().to_dict() == {
+        "ok": 5,
+        "failed": 1,
+        "skipped": 1,
+    }
+
+
+def test_final_scores_shows_means_with_the_best_on_top(table: pd.DataFrame) -> None:
+    axes = Figure().subplots()
+    final_scores(table, "ssvae", axes)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["sfe", "dense"]
+    drawn = [float(bar.lines[0].get_xdata()[0]) for bar in axes.containers]  # type: ignore[union-attr,arg-type]
+    assert drawn == pytest.approx([0.6, 0.9])
+    assert [float(line.get_xdata()[0]) for line in axes.lines if line.get_label() == "none"] == [
+        0.3
+    ]  # type: ignore[arg-type,index]
+
+
+def test_learning_curves_show_the_mean_over_seeds(table: pd.DataFrame) -> None:
+    axes = Figure().subplots()
+    learning_curves(table, "ssvae", axes)
+    curves = {line.get_label(): list(line.get_ydata()) for line in axes.lines}  # type: ignore[arg-type]
+    assert curves["sfe"] == pytest.approx([0.1, 0.3, 0.6])
+
+
+def test_an_estimator_looks_the_same_everywhere_and_unlike_the_others() -> None:
+    names = ["sfe", "sfe-ma", "nvil", "gumbel", "dense", "sparsemax", "sparsemap", "rloo", "none"]
+    assert len({(colour(name), marker(name)) for name in names}) == len(names)
+    assert colour("of another package") == colour("of another package")
+
+
+def test_figures_are_saved_twice_over(table: pd.DataFrame, tmp_path: Path) -> None:
+    paths = save_figures(table, tmp_path)
+    assert len(paths) == 3
+    assert all(path.is_file() and path.with_suffix(".pdf").is_file() for path in paths)
+
+
+def test_nothing_that_is_ok_gives_no_figure(table: pd.DataFrame, tmp_path: Path) -> None:
+    assert save_figures(table[table["status"] != "ok"], tmp_path) == []
+
+
+def test_hyperparameters_become_columns(table: pd.DataFrame) -> None:
+    assert (flatten_hyperparameters(table)["training.lr"] == 1).all()
+
+
+def write(table: pd.DataFrame, folder: Path) -> None:
+    pq.write_table(pa.Table.from_pandas(table), folder / "table.parquet")
+
+
+def test_the_compacted_table_is_enough(table: pd.DataFrame, tmp_path: Path) -> None:
+    write(table, tmp_path)
+    assert len(load_results(tmp_path)) == len(table)
+    code = (
+        "import sys; from pathlib import Path; from analysis.report import write_report;"
+        f"write_report(Path({str(tmp_path)!r})); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    assert "| sfe | 2 |" in (tmp_path / "report.md").read_text()
+
+
+def test_what_cannot_be_read_is_said_in_a_line(table: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="holds no results"):
+        load_results(tmp_path)
+    write(table.assign(schema_version=99), tmp_path)
+    with pytest.raises(ResultsError, match=r"schema \[99\], this is 1"):
+        load_results(tmp_path)
+    (tmp_path / "table.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ResultsError, match="can't be read"):
+        load_results(tmp_path)

@@ -1,0 +1,244 @@
+"""The command line, from outside."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from analysis.load import flatten_hyperparameters, load_results
+from bench.store import SCHEMA
+from estimators.registry import all_estimators
+from tasks.registry import all_tasks
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "run_bench.py"), *map(str, arguments)]
+    environment = {name: v for name, v in os.environ.items() if name != "BENCH_DATA_DIR"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run of everything, with two jobs."""
+    from tests.bench.conftest import TINY
+
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.toml").write_text(TINY)
+    done = bench("--profile", folder / "tiny.toml", "--out", folder / "results", "--jobs", 2)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return folder
+
+
+def test_every_pair_and_seed_has_one_cell(finished: Path) -> None:
+    table = pd.read_parquet(finished / "results" / "table.parquet")
+    cells = table.drop_duplicates("key").groupby(["task", "estimator", "seed"]).size()
+    wanted = {
+        (task, estimator, seed)
+        for task in all_tasks()
+        for estimator in all_estimators()
+        for seed in range(2)
+    }
+    assert set(cells.index) == wanted
+    assert (cells == 1).all()
+    skipped = set(map(tuple, table.loc[table["status"] == "skipped", ["task", "estimator"]].values))
+    assert skipped == {
+        (task.name, name)
+        for task in all_tasks().values()
+        for name, estimator in all_estimators().items()
+        if task.family not in estimator.families
+    }
+    assert table.loc[table["status"] == "skipped", "reason"].notna().all()
+
+
+def test_a_reader_gets_the_documented_schema(finished: Path) -> None:
+    table = load_results(finished / "results")
+    assert set(table.columns) == {*SCHEMA.names, "task", "estimator"}
+    final = table[(table["split"] == "test") & (table["status"] == "ok")]
+    assert final["train_seconds"].gt(0).all()
+    assert final["commit"].notna().all() or not (ROOT / ".git").exists()
+    assert final.loc[final["task"] != "bitvector", "accuracy"].notna().all()
+    assert final.loc[final["task"] == "bitvector", "nll"].notna().all()
+    settings = flatten_hyperparameters(final)
+    sfe = settings[(settings["task"] == "signal_game") & (settings["estimator"] == "sfe")]
+    assert (sfe["task.entropy_weight"] == 0.05).all()
+    assert (sfe["training.epochs"] == 1).all()
+
+
+def test_decoder_calls_are_those_of_the_estimator(finished: Path) -> None:
+    table = load_results(finished / "results")
+    final = table[(table["split"] == "test") & (table["status"] == "ok")]
+    calls = final.groupby(["task", "estimator"])["decoder_calls"].mean()
+    assert calls["signal_game", "sfe"] == 1
+    assert calls["signal_game", "rloo"] == 4
+    assert calls["signal_game", "sfe-selfcritic"] == 2
+    assert calls["signal_game", "dense"] == 6
+    assert calls["ssvae", "dense"] == 10
+    assert 1 <= calls["ssvae", "sparsemax"] < 10
+    assert calls["bitvector", "dense"] == 16
+    assert 1 < calls["bitvector", "sparsemap"] <= 5
+
+
+def test_report_and_figures_are_there(finished: Path) -> None:
+    results = finished / "results"
+    report = (results / "report.md").read_text()
+    assert all(f"## {task}" in report for task in all_tasks())
+    assert "| none | 2 |" in report
+    assert "| chance |" in report
+    for name in ("final_scores", "learning_curves", "score_against_calls"):
+        assert (results / "figures" / f"{name}.png").stat().st_size > 5000
+        assert (results / "figures" / f"{name}.pdf").is_file()
+
+
+METRICS = [
+    name
+    for name in SCHEMA.names
+    if name
+    not in {
+        "command", "started", "wall_seconds", "train_seconds", "peak_memory_mb", "cells_beside",
+        "profile", "commit", "dirty",
+    }
+]  # fmt: skip
+
+
+def test_jobs_do_not_change_the_numbers(finished: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    names = "nvil,gumbel,sparsemap"
+    profile = finished / "tiny.toml"
+    arguments = ("--profile", profile, "--out", alone, "--jobs", 1, "--seeds", 1)
+    assert bench("--estimators", names, *arguments).returncode == 0
+    index = ["task", "estimator", "seed", "step", "split"]
+    one = load_results(alone).set_index(index)
+    two = load_results(finished / "results").set_index(index).loc[one.index]
+    columns = [name for name in METRICS if name not in index]
+    pd.testing.assert_frame_equal(one[columns], two[columns])
+
+
+def test_stored_cells_are_not_run_again_and_a_lost_one_is(finished: Path) -> None:
+    results = finished / "results"
+    lost = next((results / "cells" / "task=ssvae" / "estimator=sfe").glob("*.parquet"))
+    before = {p: p.stat().st_mtime_ns for p in results.glob("cells/*/*/*.parquet") if p != lost}
+    lost.unlink()
+    done = bench("--profile", finished / "tiny.toml", "--out", results)
+    assert done.returncode == 0
+    assert "1 ok" in done.stdout
+    assert lost.is_file()
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--tasks", "ssvea"], "no task 'ssvea': did you mean 'ssvae'? see run_bench.py list"),
+        (["--estimators", "sparsemx"], "no estimator 'sparsemx': did you mean 'sparsemax'?"),
+        (["--estimators", "qqqqqq"], "no estimator 'qqqqqq': see run_bench.py list"),
+        (["--profile", "quik"], "no profile 'quik': did you mean 'quick'?"),
+        (["--profile", "there/is/none.toml"], "profile there/is/none.toml: no such file"),
+        (["--dataset", "mnst"], "no dataset 'mnst': did you mean 'mnist'?"),
+        (["--dataset", "mnist"], "mnist is not bundled"),
+        (["--dataset", "mnist", "--data-dir", "/nowhere"], "train-images-idx3-ubyte.gz is missing"),
+        (["--seeds", "0"], "--seeds 0: give 1 or more"),
+        (["--seeds", "many"], "--seeds"),
+        (["--estimator", "sfe"], "--estimator"),
+        (["--device", "cuda:77"], "--device cuda:77"),
+        (["--device", "gpu"], "--device gpu"),
+        (["report", "/nowhere"], "/nowhere holds no results"),
+        (["lst"], "lst"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(arguments: list[str], words: str, tmp_path: Path) -> None:
+    out = [] if arguments[0] in {"report", "lst"} else ["--out", tmp_path]
+    done = bench(*arguments, *out)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert not done.stdout
+
+
+def test_a_cell_that_diverges_is_a_row_and_the_others_go_on(tiny: Path, tmp_path: Path) -> None:
+    wild = "[tasks.ssvae.estimators.dense.training]\nlearning_rate = 1e30\nepochs = 5\n"
+    tiny.write_text(tiny.read_text() + wild)
+    out = tmp_path / "results"
+    done = bench(
+        "--profile", tiny, "--out", out, "--tasks", "ssvae", "--estimators", "dense,none",
+        "--seeds", 1,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "1 diverged, 1 ok" in done.stdout
+    table = load_results(out).set_index("estimator")
+    assert table.loc["dense", "status"] == "diverged"
+    assert "at step" in table.loc["dense", "reason"]
+    assert "diverged" in (out / "report.md").read_text()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupted_run_keeps_what_is_done(tiny: Path, tmp_path: Path, jobs: int) -> None:
+    text = tiny.read_text().replace("epochs = 1", "epochs = 40")
+    tiny.write_text(text)
+    out = tmp_path / "results"
+    command = [sys.executable, "run_bench.py", "--profile", tiny, "--out", out, "--jobs", str(jobs)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while len([*out.rglob("*.parquet")]) < 10 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(2)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command to go on" in errors
+    assert "Traceback" not in errors
+    assert len(load_results(out)) >= 10
+
+
+def test_list_names_everything() -> None:
+    done = bench("list")
+    assert done.returncode == 0
+    flat = done.stdout.replace("\n", " ")
+    for name in [*all_tasks(), *all_estimators(), "quick", "digits"]:
+        assert name in flat
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, bench.cli; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    assert "--estimators" in bench("--help").stdout
+
+
+def test_an_estimator_of_another_package_is_found(tmp_path: Path) -> None:
+    """An entry point names a module that registers an estimator."""
+    (tmp_path / "other_package.py").write_text(
+        "from estimators.registry import register\n"
+        "from estimators.score_function import ScoreFunction\n"
+        "@register\n"
+        "class Mine(ScoreFunction):\n"
+        "    name = 'mine'\n"
+    )
+    info = tmp_path / "other_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[discrete_gradients.estimators]\nmine = other_package\n"
+    )
+    code = "from estimators.registry import all_estimators; print(*all_estimators())"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert "mine" in done.stdout.split()
+
+
+def test_hyperparameters_are_json_with_everything(finished: Path) -> None:
+    table = load_results(finished / "results")
+    row = table[(table["task"] == "ssvae") & (table["estimator"] == "gumbel")].iloc[0]
+    settings = json.loads(row["hyperparameters"])
+    assert settings["estimator"]["minimum"] == 0.5
+    assert settings["task"]["hidden"] == 8
+    assert settings["evaluation"]["samples"] == 4

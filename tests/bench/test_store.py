@@ -1,0 +1,75 @@
+"""Storage: schema, partitions, atomic writes."""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from bench import store
+from bench.cells import Cell
+from bench.profiles import Profile
+from tests.bench.conftest import cell_of
+
+
+@pytest.fixture
+def cell(profile: Profile) -> Cell:
+    return cell_of(profile, "ssvae", "sfe")
+
+
+def row(cell: Cell, **values: object) -> dict[str, object]:
+    return {"key": cell.key, "seed": cell.seed, "status": "ok"} | values
+
+
+def test_a_cell_is_read_back_by_pandas_with_its_partitions(tmp_path: Path, cell: Cell) -> None:
+    store.write_cell(tmp_path, cell, [row(cell, step=0), row(cell, step=1, accuracy=0.5)])
+    table = pd.read_parquet(tmp_path / "cells")
+    assert table["task"].tolist() == ["ssvae", "ssvae"]
+    assert table["estimator"].tolist() == ["sfe", "sfe"]
+    assert table["accuracy"].iloc[1] == 0.5
+    assert pq.read_schema(store.cell_path(tmp_path, cell)).equals(store.SCHEMA)
+    assert store.stored_status(tmp_path, cell) == "ok"
+
+
+def test_the_table_holds_all_cells(tmp_path: Path, cell: Cell, profile: Profile) -> None:
+    other = cell_of(profile, "bitvector", "dense")
+    store.write_cell(tmp_path, cell, [row(cell)])
+    store.write_cell(tmp_path, other, [row(other), row(other)])
+    path = store.compact(tmp_path)
+    assert sorted(pd.read_parquet(path)["task"]) == ["bitvector", "bitvector", "ssvae"]
+
+
+def test_an_unknown_column_is_refused_and_nothing_is_written(tmp_path: Path, cell: Cell) -> None:
+    with pytest.raises(KeyError, match="acuracy"):
+        store.write_cell(tmp_path, cell, [row(cell, acuracy=0.5)])
+    assert not [*tmp_path.rglob("*.parquet*")]
+
+
+def test_a_write_that_breaks_leaves_the_old_file(
+    tmp_path: Path, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write_cell(tmp_path, cell, [row(cell, step=1)])
+
+    def half(table: object, path: Path) -> None:
+        path.write_bytes(b"PAR1")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(store.pq, "write_table", half)
+    with pytest.raises(OSError, match="no space"):
+        store.write_cell(tmp_path, cell, [row(cell, step=2)])
+    assert [path.name for path in store.cell_path(tmp_path, cell).parent.iterdir()] == [
+        f"{cell.key}.parquet"
+    ]
+    assert pd.read_parquet(store.cell_path(tmp_path, cell))["step"].tolist() == [1]
+
+
+def test_a_damaged_cell_is_not_there(tmp_path: Path, cell: Cell) -> None:
+    store.write_cell(tmp_path, cell, [row(cell)])
+    store.cell_path(tmp_path, cell).write_bytes(b"PAR1 and no more")
+    assert store.stored_status(tmp_path, cell) is None
+
+
+def test_the_schema_is_documented() -> None:
+    readme = (Path(__file__).parents[2] / "results" / "README.md").read_text()
+    missing = [name for name in store.SCHEMA.names if f"`{name}`" not in readme]
+    assert not missing
