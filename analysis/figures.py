@@ -97,7 +97,9 @@ def _mark_floor(axes: Axes, floor: float, scores: pd.Series) -> None:
         axes.axvline(floor, color=colour(FLOOR), linestyle="--", linewidth=1, label=FLOOR)
     else:
         note = f"{FLOOR}: {floor:.3g}"
-        axes.annotate(note, (1, 0.02), xycoords="axes fraction", ha="right", color=colour(FLOOR))
+        axes.annotate(
+            note, (1, 1), xycoords="axes fraction", ha="right", va="top", color=colour(FLOOR)
+        )
 
 
 def score_against_calls(table: pd.DataFrame, task: str, axes: Axes) -> None:

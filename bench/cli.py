@@ -70,7 +70,7 @@ def run(
     from bench.cells import plan
     from bench.profiles import load_profile
     from bench.progress import shown
-    from bench.runner import Execution, run_cells
+    from bench.runner import Execution, WorkerLostError, run_cells
     from estimators.registry import all_estimators
     from tasks.data import DataError
     from tasks.registry import all_tasks
@@ -99,7 +99,11 @@ def run(
     )
     console = Console()
     with shown([item.cell for item in planned], results, console) as done:
-        outcomes = run_cells(planned, execution, done)
+        try:
+            outcomes = run_cells(planned, execution, done)
+        except WorkerLostError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
     return _conclude(results, outcomes, console)
 
 

@@ -4,6 +4,7 @@ import resource
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,10 @@ from bench.training import DivergedError, train_cell
 
 FINAL = frozenset({"ok", "skipped"})
 """Outcomes that stand; a cell with any other is run again."""
+
+
+class WorkerLostError(Exception):
+    """A worker process died; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,14 @@ def run_cells(
             todo.append(item.cell)
     beside = min(execution.jobs, len(todo)) - 1
     pool = Parallel(n_jobs=execution.jobs, return_as="generator_unordered", batch_size=1)
-    for outcome in pool(delayed(run_cell)(cell, execution, beside) for cell in todo):
-        finish(outcome)
+    try:
+        for outcome in pool(delayed(run_cell)(cell, execution, beside) for cell in todo):
+            finish(outcome)
+    except BrokenProcessPool as error:
+        raise WorkerLostError(
+            "a worker process was killed, for want of memory perhaps; what was finished is "
+            "stored: run the same command to go on, with fewer --jobs if it happens again"
+        ) from error
     return outcomes
 
 

@@ -198,6 +198,28 @@ def test_an_interrupted_run_keeps_what_is_done(tiny: Path, tmp_path: Path, jobs:
     assert len(load_results(out)) >= 10
 
 
+def test_a_killed_worker_is_told_in_a_line(tiny: Path, tmp_path: Path) -> None:
+    tiny.write_text(tiny.read_text().replace("epochs = 1", "epochs = 40"))
+    out = tmp_path / "results"
+    command = [sys.executable, "run_bench.py", "--profile", tiny, "--out", out, "--jobs", "2"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not [*out.glob("running/*")] and time.monotonic() < deadline:
+            time.sleep(0.2)
+        workers = subprocess.run(
+            ["pgrep", "-P", str(process.pid), "-f", "LokyProcess"], capture_output=True, text=True
+        )
+        os.kill(int(workers.stdout.split()[0]), 9)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert any(
+        line.startswith("error: a worker process was killed") for line in errors.splitlines()
+    )
+    assert "Traceback" not in errors
+
+
 def test_list_names_everything() -> None:
     done = bench("list")
     assert done.returncode == 0
