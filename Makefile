@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: bench test lint figures clean
+REFERENCE := .venv-lp-sparsemap
+
+.PHONY: bench test lint lp-sparsemap bench-mappings clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py --tasks all --estimators all
@@ -23,5 +25,22 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
 	@touch $@
 
+# The reference solver of SparseMAP, under a Python 3.8 or 3.9 found on this machine.
+lp-sparsemap: $(REFERENCE)/.ready
+	@echo "export LP_SPARSEMAP_PYTHON=$(CURDIR)/$(REFERENCE)/bin/python"
+
+$(REFERENCE)/.ready:
+	@for python in python3.9 python3.8 "$$HOME"/.pyenv/versions/3.[89].*/bin/python; do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 8), (3, 9)))' 2>/dev/null; then \
+	        "$$python" -m venv $(REFERENCE) && \
+	        $(REFERENCE)/bin/pip install --quiet lp-sparsemap numpy && \
+	        touch $@ && exit 0; \
+	    fi; \
+	done; \
+	echo "lp-sparsemap has wheels for Python 3.8 and 3.9 only, and neither is on this machine" >&2; exit 1
+
+bench-mappings: $(READY)
+	$(BIN)/python -m tests.perf.mappings
+
 clean:
-	rm -rf .venv
+	rm -rf .venv $(REFERENCE)

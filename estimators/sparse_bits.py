@@ -9,8 +9,7 @@ from torch import Tensor
 
 from estimators.base import Family, Latent
 from estimators.distributions import Distribution, SparseBits
-from estimators.mappings import sparsemap_bits, topk_sparsemax
-from estimators.mappings.sparsemap import Parametrisation
+from estimators.mappings import BitSolver, Parametrisation, sparsemap_bits, topk_sparsemax
 from estimators.registry import register
 from estimators.support_sum import SupportSum
 
@@ -48,7 +47,7 @@ class TopKSparsemax(SupportSum):
 
 @register
 class SparseMAP(SupportSum):
-    """SparseMAP over all bit-vectors, with nested vertices."""
+    """SparseMAP over all bit-vectors."""
 
     name = "sparsemap"
     citation = "Niculae et al. 2018; Correia et al. 2020, section 4.2"
@@ -58,6 +57,8 @@ class SparseMAP(SupportSum):
         parametrisation: Parametrisation = Field(
             "pairs", description="a pair of variables for each bit, as published, or a single one"
         )
+        solver: BitSolver = Field("active-set", description="how the distribution is found")
+        tolerance: float = Field(1e-6, gt=0, description="on the marginals, of the active set")
 
     settings: Settings
 
@@ -71,7 +72,8 @@ class SparseMAP(SupportSum):
         return None
 
     def distribution(self, scores: Tensor) -> Distribution:
-        solution = sparsemap_bits(scores, self.budget, self.settings.parametrisation)
+        s = self.settings
+        solution = sparsemap_bits(scores, self.budget, s.parametrisation, s.solver, s.tolerance)
         return SparseBits(scores, solution.vertices, solution.probabilities)
 
 

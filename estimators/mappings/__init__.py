@@ -5,13 +5,24 @@ Nothing here knows of estimators or tasks: the folder can be used on its own.
 
 from entmax import sparsemax
 
+from estimators.mappings.active_set import ActiveSetSolution, Oracle, sparsemap
+from estimators.mappings.bit_sparsemap import BitSolver, SparseSolution, sparsemap_bits
 from estimators.mappings.bits import all_bit_vectors, top_bit_vectors, topk_sparsemax
-from estimators.mappings.sparsemap import SparseSolution, bit_marginals, sparsemap_bits
+from estimators.mappings.closed_form import Parametrisation, bit_marginals
+from estimators.mappings.oracles import best_bits, best_bits_within, best_chain
 
 __all__ = [
+    "ActiveSetSolution",
+    "BitSolver",
+    "Oracle",
+    "Parametrisation",
     "SparseSolution",
     "all_bit_vectors",
+    "best_bits",
+    "best_bits_within",
+    "best_chain",
     "bit_marginals",
+    "sparsemap",
     "sparsemap_bits",
     "sparsemax",
     "top_bit_vectors",

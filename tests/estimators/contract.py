@@ -292,6 +292,7 @@ def small_settings(estimator: type[Estimator]) -> list[dict[str, object]]:
         "k": (1, 4),
         "form": ("network", "constant"),
         "parametrisation": ("pairs", "single"),
+        "solver": ("active-set", "closed-form"),
     }
     varied = {name: values for name, values in options.items() if name in fields}
     return [

@@ -1,5 +1,6 @@
 """The sparse mappings against the library, the reference solver and brute force."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +9,27 @@ import torch
 from entmax import sparsemax
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import optimize
 from torch import Tensor
 
 from estimators.mappings import (
+    BitSolver,
+    Oracle,
+    Parametrisation,
     SparseSolution,
     all_bit_vectors,
+    best_bits,
+    best_bits_within,
+    best_chain,
     bit_marginals,
+    sparsemap,
     sparsemap_bits,
     top_bit_vectors,
     topk_sparsemax,
 )
+from estimators.mappings.active_set import on_its_support
 
+SOLVERS: tuple[BitSolver, ...] = ("active-set", "closed-form")
 REFERENCE = np.load(Path(__file__).parents[1] / "data" / "sparsemap_lp.npz")
 PROBLEMS = sorted(
     name.removesuffix("_marginals") for name in REFERENCE.files if name.endswith("_marginals")
@@ -39,54 +50,130 @@ def budget_of(problem: str, size: int) -> int | None:
 def test_marginals_match_the_reference_solver(problem: str) -> None:
     scores = torch.from_numpy(REFERENCE[f"{problem}_scores"]).double()
     wanted = torch.from_numpy(REFERENCE[f"{problem}_marginals"])
-    found = sparsemap_bits(scores, budget_of(problem, scores.shape[1]))
-    torch.testing.assert_close(found.marginals, wanted, rtol=0, atol=2e-7)
+    budget = budget_of(problem, scores.shape[1])
+    for solver in SOLVERS:
+        found = sparsemap_bits(scores, budget, solver=solver)
+        torch.testing.assert_close(found.marginals, wanted, rtol=0, atol=2e-7)
+        assert (found.residual <= 1e-6).all()
 
 
-def check_solution(solution: SparseSolution, budget: int | None) -> None:
-    """What any decomposition must keep."""
-    vertices, probabilities, marginals = solution
+def check_solution(solution: SparseSolution, budget: int | None, tolerance: float = 1e-6) -> None:
+    """What any distribution must keep."""
+    vertices, probabilities, marginals, residual, truncated = solution
     assert ((vertices == 0) | (vertices == 1)).all()
     assert (probabilities >= 0).all()
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(len(probabilities)).double())
-    torch.testing.assert_close(torch.einsum("bm,bmd->bd", probabilities, vertices), marginals)
+    mean = torch.einsum("bm,bmd->bd", probabilities, vertices)
+    assert ((mean - marginals).norm(dim=1) <= tolerance).all()
+    assert (residual <= tolerance).all()
     fractional = ((marginals > 1e-9) & (marginals < 1 - 1e-9)).sum(dim=1)
-    assert ((probabilities > 0).sum(dim=1) <= fractional + 1).all()
+    used = (probabilities > 0).sum(dim=1)
+    assert (used <= fractional + 1).all()
+    assert not truncated[used == fractional + 1].any()
     for row in range(len(vertices)):
-        used = vertices[row][probabilities[row] > 0]
-        assert len(used.unique(dim=0)) == len(used)
+        here = vertices[row][probabilities[row] > 0]
+        assert len(here.unique(dim=0)) == len(here)
         if budget is not None:
-            assert used.sum(dim=1).max() <= budget
+            assert here.sum(dim=1).max() <= budget
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     size=st.integers(1, 12),
     budget=st.one_of(st.none(), st.integers(0, 13)),
     parametrisation=st.sampled_from(["pairs", "single"]),
+    solver=st.sampled_from(SOLVERS),
     scale=st.sampled_from([0.0, 0.1, 1.0, 10.0, 1e4]),
     seed=st.integers(0, 10**6),
 )
 def test_sparsemap_keeps_its_invariants(
-    size: int, budget: int | None, parametrisation: str, scale: float, seed: int
+    size: int,
+    budget: int | None,
+    parametrisation: Parametrisation,
+    solver: BitSolver,
+    scale: float,
+    seed: int,
 ) -> None:
     scores = random_scores(3, size, seed, scale)
-    solution = sparsemap_bits(scores, budget, parametrisation)  # type: ignore[arg-type]
+    solution = sparsemap_bits(scores, budget, parametrisation, solver)
     check_solution(solution, budget)
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
-    shuffled = sparsemap_bits(scores[:, order], budget, parametrisation)  # type: ignore[arg-type]
+    shuffled = sparsemap_bits(scores[:, order], budget, parametrisation, solver)
     torch.testing.assert_close(shuffled.marginals, solution.marginals[:, order])
+    if solver == "closed-form" and scale > 0:
+        torch.testing.assert_close(shuffled.probabilities, solution.probabilities)
+        positive = solution.probabilities > 1e-9
+        assert torch.equal(shuffled.vertices[positive], solution.vertices[:, :, order][positive])
 
 
 def test_a_support_counted_twice_is_caught() -> None:
     right = sparsemap_bits(random_scores(2, 4))
-    doubled = SparseSolution(
-        torch.cat([right.vertices, right.vertices], dim=1),
-        torch.cat([right.probabilities, right.probabilities], dim=1) / 2,
-        right.marginals,
+    doubled = right._replace(
+        vertices=torch.cat([right.vertices, right.vertices], dim=1),
+        probabilities=torch.cat([right.probabilities, right.probabilities], dim=1) / 2,
     )
     with pytest.raises(AssertionError):
         check_solution(doubled, None)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("scores", "budget"),
+    [
+        ([[0.0, 0.0, 0.0]], None),
+        ([[0.5, 0.5, 0.5]], 1),
+        ([[1e4, -1e4, 1e4]], None),
+        ([[1e4, 1e4, 1e4]], 2),
+        ([[0.3]], None),
+        ([[0.3, 0.4]], 0),
+        ([[0.3, 0.4]], 2),
+        ([[0.3, 0.4]], 7),
+    ],
+)
+def test_degenerate_scores(
+    scores: list[list[float]], budget: int | None, dtype: torch.dtype, solver: BitSolver
+) -> None:
+    eta = torch.tensor(scores, dtype=dtype, requires_grad=True)
+    solution = sparsemap_bits(eta, budget, solver=solver)
+    assert solution.probabilities.dtype == dtype
+    check_solution(SparseSolution(*(part.double() for part in solution[:4]), solution[4]), budget)
+    (gradient,) = torch.autograd.grad(solution.probabilities.square().sum(), eta)
+    assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_no_rows_at_all(solver: BitSolver) -> None:
+    solution = sparsemap_bits(torch.zeros(0, 3), solver=solver)
+    assert solution.marginals.shape == (0, 3)
+    assert solution.vertices.shape[::2] == (0, 3)
+
+
+def test_scores_that_are_not_finite_name_the_row() -> None:
+    scores = torch.zeros(3, 2)
+    scores[1, 0] = torch.nan
+    with pytest.raises(ValueError, match="scores of row 1 are not finite"):
+        sparsemap_bits(scores)
+    with pytest.raises(ValueError, match="scores of row 1 are not finite"):
+        sparsemap(scores, best_bits)
+
+
+def test_a_row_that_has_not_converged_says_so() -> None:
+    scores = random_scores(4, 10, scale=0.1)
+    solution = sparsemap_bits(scores, max_iterations=3)
+    assert (solution.residual > 1e-2).all()
+    assert not sparsemap(scores, best_bits, max_iterations=3).converged.all()
+
+
+def test_a_smaller_tolerance_takes_more_vertices() -> None:
+    scores = random_scores(16, 64, scale=0.1)
+    supports = []
+    for tolerance in (1e-1, 1e-3, 1e-6):
+        solution = sparsemap_bits(scores, tolerance=tolerance)
+        assert (solution.residual <= tolerance).all()
+        supports.append(float((solution.probabilities > 0).sum(dim=1).double().mean()))
+    assert supports[0] < supports[1] < supports[2] < 64
+    assert solution.truncated.all()
 
 
 @pytest.mark.parametrize("parametrisation", ["pairs", "single"])
@@ -103,11 +190,127 @@ def test_marginals_solve_the_quadratic_problem(budget: int | None, parametrisati
     assert (torch.einsum("bd,bmd->bm", slope, directions) >= -1e-9).all()
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("budget", [None, 3])
-def test_marginals_and_probabilities_pass_gradcheck(budget: int | None) -> None:
+def test_marginals_and_probabilities_pass_gradcheck(budget: int | None, solver: BitSolver) -> None:
+    """Second derivatives are zero, as they should be: the solution is piecewise linear."""
     scores = random_scores(4, 6, seed=1).requires_grad_()
-    assert torch.autograd.gradcheck(lambda s: sparsemap_bits(s, budget).marginals, scores)
-    assert torch.autograd.gradcheck(lambda s: sparsemap_bits(s, budget).probabilities, scores)
+
+    def solution(s: Tensor) -> tuple[Tensor, Tensor]:
+        return sparsemap_bits(s, budget, solver=solver, tolerance=1e-12)[1:3]  # type: ignore[return-value]
+
+    assert torch.autograd.gradcheck(solution, scores)
+    assert torch.autograd.gradgradcheck(solution, scores)
+
+
+@pytest.mark.parametrize("budget", [None, 3])
+def test_a_full_set_has_the_jacobian_of_the_marginals(budget: int | None) -> None:
+    scores = random_scores(6, 6, seed=2, scale=0.5).requires_grad_()
+    solution = sparsemap_bits(scores, budget, tolerance=1e-12)
+    mean = torch.einsum("bm,bmd->bd", solution.probabilities, solution.vertices)
+    weight = random_scores(6, 6, seed=3)
+    (found,) = torch.autograd.grad((mean * weight).sum(), scores, retain_graph=True)
+    (wanted,) = torch.autograd.grad((solution.marginals * weight).sum(), scores)
+    full = ~solution.truncated
+    assert full.sum() >= 3
+    torch.testing.assert_close(found[full], wanted[full])
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_gradient_on_the_reference_active_sets(number: int) -> None:
+    """For the reference's own vertices, its own vector-Jacobian product."""
+    part = {name: REFERENCE[f"vjp{number}_{name}"] for name in ("scores", "vertices", "probs")}
+    scores = torch.from_numpy(part["scores"]).double()[None].requires_grad_()
+    vertices = torch.from_numpy(part["vertices"]).double()[None]
+    weights = torch.from_numpy(part["probs"]).double()[None]
+    _, probabilities = on_its_support(vertices, weights, (1 + scores) / 2)
+    upstream = torch.from_numpy(REFERENCE[f"vjp{number}_dprobs"]).double()
+    (found,) = torch.autograd.grad((probabilities * upstream).sum(), scores)
+    wanted = torch.from_numpy(REFERENCE[f"vjp{number}_dscores"]).double()[None]
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_solver_agrees_with_its_set_solved_directly() -> None:
+    scores = random_scores(5, 8, scale=0.5).requires_grad_()
+    shifted = (1 + scores) / 2
+    solution = sparsemap_bits(scores)
+    _, direct = on_its_support(solution.vertices, solution.probabilities.detach(), shifted)
+    weight = random_scores(5, direct.shape[1], seed=4)
+    gradients = [
+        torch.autograd.grad((p * weight).sum(), scores, retain_graph=True)[0]
+        for p in (solution.probabilities, direct)
+    ]
+    torch.testing.assert_close(*gradients)
+
+
+def nearest_in_hull(vertices: Tensor, target: Tensor) -> Tensor:
+    """The point of a hull (M, D) nearest to a target (D,), by non-negative least squares."""
+    heavy = 1e4
+    system = torch.cat([vertices.T, heavy * torch.ones(1, len(vertices)).double()])
+    right = torch.cat([target, torch.tensor([heavy], dtype=torch.float64)])
+    weights, _ = optimize.nnls(system.numpy(), right.numpy(), maxiter=10_000)
+    return torch.from_numpy(weights / weights.sum()) @ vertices
+
+
+def all_chains(length: int, states: int) -> Tensor:
+    """Every chain as an indicator vector, built state by state."""
+    rows = []
+    for path in itertools.product(range(states), repeat=length):
+        alone = torch.zeros(length, states, dtype=torch.float64)
+        links = torch.zeros(length - 1, states, states, dtype=torch.float64)
+        for place, state in enumerate(path):
+            alone[place, state] = 1
+            if place:
+                links[place - 1, path[place - 1], state] = 1
+        rows.append(torch.cat([alone.flatten(), links.flatten()]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize(("length", "states"), [(1, 3), (2, 2), (4, 3), (5, 2)])
+def test_the_best_chain_is_the_best_of_all(length: int, states: int) -> None:
+    chains = all_chains(length, states)
+    scores = random_scores(30, chains.shape[1])
+    found = best_chain(length, states)(scores)
+    assert torch.equal(found, chains[(scores @ chains.T).argmax(dim=1)])
+
+
+@pytest.mark.parametrize(
+    ("oracle", "vertices"),
+    [
+        (best_bits, all_bit_vectors(5, torch.zeros(1).double())),
+        (
+            best_bits_within(2),
+            (lambda v: v[v.sum(dim=1) <= 2])(all_bit_vectors(5, torch.zeros(1).double())),
+        ),
+        (best_chain(3, 2), all_chains(3, 2)),
+        (best_chain(4, 3), all_chains(4, 3)),
+    ],
+    ids=["bits", "budget", "chain-3-2", "chain-4-3"],
+)
+def test_sparsemap_of_any_oracle_finds_the_nearest_point(oracle: Oracle, vertices: Tensor) -> None:
+    scores = random_scores(12, vertices.shape[1], seed=7)
+    solution = sparsemap(scores, oracle)
+    assert solution.converged.all()
+    assert (solution.probabilities >= 0).all()
+    for row in range(len(scores)):
+        wanted = nearest_in_hull(vertices, scores[row])
+        torch.testing.assert_close(solution.marginals[row], wanted, rtol=0, atol=2e-6)
+        used = solution.vertices[row][solution.probabilities[row] > 0]
+        assert all((vertices == vertex).all(dim=1).any() for vertex in used)
+
+
+def test_sparsemap_of_an_oracle_passes_gradcheck() -> None:
+    scores = random_scores(3, 14, seed=7).requires_grad_()
+    oracle = best_chain(3, 2)
+    assert torch.autograd.gradcheck(lambda s: sparsemap(s, oracle, 1e-7).marginals, scores)
+
+
+def test_sparsemap_of_bits_is_the_single_problem() -> None:
+    scores = random_scores(6, 9)
+    for budget, oracle in ((None, best_bits), (3, best_bits_within(3))):
+        wanted = bit_marginals(scores, budget, "single")
+        found = sparsemap(scores, oracle).marginals
+        torch.testing.assert_close(found, wanted, rtol=0, atol=2e-6)
 
 
 def test_both_parametrisations_agree() -> None:

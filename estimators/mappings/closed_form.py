@@ -1,13 +1,11 @@
-"""SparseMAP for bit-vectors in closed form, without and with a budget.
+"""SparseMAP for bit-vectors in closed form: marginals, and two distributions that have them.
 
-SparseMAP (Niculae et al. 2018) projects scores on the convex hull of the structures. For bits
-the projection, the marginals μ, is a clipped shift of the scores. The marginals are unique; a
-distribution over bit-vectors that has them is not. The ones built here are deterministic,
-have at most one vertex more than there are fractional marginals, and depend linearly on them,
-so that autograd gives the exact Jacobian.
+The projection of the scores on the hull of the bit-vectors is a clipped shift of them. The
+decompositions are deterministic, have at most one vertex more than there are fractional
+marginals, and depend linearly on them, so that autograd gives the exact Jacobian.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,15 +16,9 @@ _SNAP = 1e-12
 """Fractional parts this close to an integer are rounding (all of it is done in float64)."""
 
 
-class SparseSolution(NamedTuple):
-    """A distribution over bit-vectors with few vertices, padded to D + 1 a row."""
-
-    vertices: Tensor
-    """(B, D + 1, D), zeros and ones."""
-    probabilities: Tensor
-    """(B, D + 1), differentiable in the scores; the padding has probability zero."""
-    marginals: Tensor
-    """(B, D): the expected vertex, in [0, 1], differentiable in the scores."""
+def single_scores(scores: Tensor, parametrisation: Parametrisation) -> Tensor:
+    """The scores of the problem with one variable a bit: (1 + η) / 2 for "pairs"."""
+    return (1 + scores) / 2 if parametrisation == "pairs" else scores
 
 
 def bit_marginals(
@@ -48,7 +40,7 @@ def bit_marginals(
     Raises:
         ValueError: the budget is negative.
     """
-    shifted = (1 + scores) / 2 if parametrisation == "pairs" else scores
+    shifted = single_scores(scores, parametrisation)
     marginals = shifted.clamp(0, 1)
     if budget is None or budget >= scores.shape[1]:
         return marginals
@@ -58,26 +50,13 @@ def bit_marginals(
     return torch.where(binds, _project_on_budget(shifted, budget), marginals)
 
 
-def sparsemap_bits(
-    scores: Tensor, budget: int | None = None, parametrisation: Parametrisation = "pairs"
-) -> SparseSolution:
-    """SparseMAP over bit-vectors: the marginals and a sparse distribution that has them.
+def decompose(marginals: Tensor, budget: int | None) -> tuple[Tensor, Tensor]:
+    """Vertices (B, D + 1, D), bool, and probabilities (B, D + 1) with these marginals (B, D).
 
-    Without a budget the vertices are nested (each has one bit more than the one before); with
-    one they are those of systematic sampling, each within the budget.
-
-    Args:
-        scores: (B, D), any floating dtype.
-        budget: most bits on in any vertex, or None.
-        parametrisation: "pairs" (the paper's) or "single"; see `bit_marginals`.
-    Raises:
-        ValueError: the budget is negative.
+    Exact but for rounding, in float64. Without a budget the vertices are nested, with one they are
+    those of systematic sampling.
     """
-    marginals = bit_marginals(scores.double(), budget, parametrisation)
-    decompose = _nested if budget is None else _systematic
-    vertices, probabilities = decompose(marginals)
-    dtype = scores.dtype
-    return SparseSolution(vertices.to(dtype), probabilities.to(dtype), marginals.to(dtype))
+    return _nested(marginals) if budget is None else _systematic(marginals)
 
 
 def _project_on_budget(shifted: Tensor, budget: int) -> Tensor:
@@ -87,8 +66,11 @@ def _project_on_budget(shifted: Tensor, budget: int) -> Tensor:
     that holds the budget tells which marginals are fractional, and τ follows from their sum.
     """
     detached = shifted.detach()
-    kinks = torch.cat([detached - 1, detached], dim=1).sort(dim=1).values
-    sums = (detached[:, None, :] - kinks[:, :, None]).clamp(0, 1).sum(dim=2)
+    size = detached.shape[1]
+    kinks, order = torch.cat([detached - 1, detached], dim=1).sort(dim=1)
+    slopes = torch.where(order < size, -1.0, 1.0).to(kinks.dtype).cumsum(dim=1)
+    falls = (slopes[:, :-1] * kinks.diff(dim=1)).cumsum(dim=1)
+    sums = size + torch.cat([torch.zeros_like(kinks[:, :1]), falls], dim=1)
     last = (sums >= budget).sum(dim=1, keepdim=True) - 1
     middle = (kinks.gather(1, last) + kinks.gather(1, (last + 1).clamp(max=kinks.shape[1] - 1))) / 2
     fractional = (detached > middle) & (detached < middle + 1)
@@ -108,9 +90,9 @@ def _nested(marginals: Tensor) -> tuple[Tensor, Tensor]:
     ranked, order = marginals.sort(dim=1, descending=True)
     one, zero = ranked.new_ones(len(ranked), 1), ranked.new_zeros(len(ranked), 1)
     edges = torch.cat([one, ranked, zero], dim=1)
-    size = marginals.shape[1]
-    staircase = ranked.new_ones(size + 1, size).tril(-1).expand(len(ranked), -1, -1)
-    return _unsort(staircase, order), edges[:, :-1] - edges[:, 1:]
+    rank = order.argsort(dim=1)
+    on = torch.arange(marginals.shape[1] + 1, device=rank.device)
+    return rank[:, None, :] < on[:, None], edges[:, :-1] - edges[:, 1:]
 
 
 def _systematic(marginals: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,10 +113,5 @@ def _systematic(marginals: Tensor) -> tuple[Tensor, Tensor]:
     probabilities = torch.where(gaps.detach() > _SNAP, gaps, torch.zeros_like(gaps))
     start = ((breaks[:, 1:] + breaks[:, :-1]) / 2).detach()[:, :, None]
     passed = (torch.cat([zero, ends], dim=1).detach()[:, None, :] - start).ceil().clamp(min=0)
-    return _unsort(passed.diff(dim=2), order), probabilities
-
-
-def _unsort(ranked: Tensor, order: Tensor) -> Tensor:
-    """Put bits that were sorted by `order` (B, D) back in place, in vertices (B, M, D)."""
-    places = order[:, None, :].expand_as(ranked)
-    return torch.empty_like(ranked).scatter(2, places, ranked)
+    rank = order.argsort(dim=1)[:, None, :].expand(-1, passed.shape[1], -1)
+    return (passed.diff(dim=2) > 0.5).gather(2, rank), probabilities

@@ -1,0 +1,230 @@
+"""SparseMAP by the active-set method, for any structure with a maximisation oracle, batched.
+
+    μ* = argmin_μ ½‖μ − s‖²  over the convex hull of the structures
+
+(Niculae et al. 2018). The method keeps a small set of vertices; it solves for the best
+combination of them, drops those whose weight would turn negative, and adds the vertex that the
+oracle names, until none would help. This is Wolfe's (1976) algorithm for the point of least norm
+in the hull of u = v − s: with Q = UUᵀ + 11ᵀ the best affine combination is p ∝ Q⁻¹1. All rows run
+side by side, each with its own set; Q⁻¹ is updated by one outer product a step.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Oracle = Callable[[Tensor], Tensor]
+"""From scores (B, D) to the structure of highest score in each row, as indicators (B, D)."""
+
+_DEPENDENT = 1e-10
+"""A vertex this close to the affine hull of the set, relative to its norm, adds nothing."""
+
+
+class ActiveSetSolution(NamedTuple):
+    """A distribution over a few structures whose mean is (nearly) the SparseMAP marginals."""
+
+    vertices: Tensor
+    """(B, M, D), indicator vectors; distinct where the probability is positive."""
+    probabilities: Tensor
+    """(B, M), differentiable in the scores; zero for padding."""
+    marginals: Tensor
+    """(B, D): the mean of the vertices, differentiable in the scores."""
+    residual: Tensor
+    """(B,): a bound on ‖marginals − μ*‖₂."""
+    converged: Tensor
+    """(B,) bool: the residual is within the tolerance."""
+
+
+def sparsemap(
+    scores: Tensor, oracle: Oracle, tolerance: float = 1e-6, max_iterations: int = 1000
+) -> ActiveSetSolution:
+    """SparseMAP for a structure that is given by its oracle.
+
+    The probabilities solve the problem on the affine hull of the final set, on which they depend
+    linearly, so that first derivatives are those of the set and second derivatives are zero. A set
+    that spans less than the face that μ* lies in gives a projection of the Jacobian.
+
+    Args:
+        scores: s, (B, D), any floating dtype; the work is done in float64.
+        oracle: finds the best structure of each row; called with float64 scores.
+        tolerance: on the residual, which is √(2 · duality gap).
+        max_iterations: vertices looked at, at most; a row that needs more is not converged.
+    Raises:
+        ValueError: a score is not finite.
+    """
+    check_finite(scores)
+    target = scores.detach().double()
+    solver = Solver(target, oracle(target))
+    distance = target.new_full((len(target),), torch.inf)
+    for _ in range(max_iterations):
+        direction = solver.point()
+        vertex = oracle(-snapped(direction))
+        gap = (direction * (direction - (vertex - target))).sum(dim=1)
+        distance = (2 * gap.clamp(min=0)).sqrt()
+        if not solver.add(vertex, distance > tolerance):
+            break
+    vertices, probabilities = solver.solution(scores.double())
+    marginals = torch.einsum("bm,bmd->bd", probabilities, vertices)
+    dtype = scores.dtype
+    return ActiveSetSolution(
+        vertices.to(dtype),
+        probabilities.to(dtype),
+        marginals.to(dtype),
+        distance.to(dtype),
+        distance <= tolerance,
+    )
+
+
+def on_its_support(vertices: Tensor, weights: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """A given solution with the derivative of its active set: vertices, and probabilities (B, M).
+
+    Args:
+        vertices: (B, M, D).
+        weights: (B, M), zero for padding, without gradient.
+        scores: s, (B, D), float64, of the problem with one variable for each coordinate.
+    """
+    used = (weights > 0).to(scores.dtype)
+    shifted = (vertices - scores.detach()[:, None, :]) * used[:, :, None]
+    gram = shifted @ shifted.transpose(1, 2) + used[:, :, None] * used[:, None, :]
+    inverse = torch.linalg.pinv(gram, hermitian=True)
+    return vertices, _differentiable(vertices, weights, inverse, inverse @ used[:, :, None], scores)
+
+
+def _differentiable(
+    vertices: Tensor, weights: Tensor, inverse: Tensor, y: Tensor, scores: Tensor
+) -> Tensor:
+    """Weights (B, M) with their derivative in the scores (B, D): that of V (s − constant).
+
+    The derivative is R − R11ᵀR / 1ᵀR1 applied to it, with y = R1 (B, M, 1): the inverse of VVᵀ on
+    weights that sum to zero.
+    """
+    shift = scores - scores.detach()
+    change = torch.einsum("bmd,bd->bm", vertices, shift)[:, :, None]
+    along = inverse @ change - y * (y * change).sum(dim=1, keepdim=True) / y.sum(
+        dim=1, keepdim=True
+    )
+    return weights + along.squeeze(2)
+
+
+def snapped(direction: Tensor) -> Tensor:
+    """A direction (B, D) in whole multiples of 2⁻²⁶ of its largest entry, so that ties are ties.
+
+    The direction is at right angles to the differences of a set's vertices, so that entries are
+    equal, or zero, again and again; rounding would choose between them, and choose otherwise for
+    scores next to these.
+    """
+    largest = direction.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(direction.dtype).tiny)
+    return (direction / largest * 2**26).round()
+
+
+def check_finite(scores: Tensor) -> None:
+    """Refuse scores that are not finite, naming the first row.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
+    bad = ~scores.isfinite().all(dim=1)
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        raise ValueError(f"the scores of row {row} are not finite: {scores[row].tolist()}")
+
+
+class Solver:
+    """The active sets of all rows: U = V − s, R = Q⁻¹, y = R1 and the weights p.
+
+    A row's vertices sit in slots; a free slot has zeros in R, y and p. Slots are added as any
+    row needs them.
+    """
+
+    def __init__(self, target: Tensor, start: Tensor) -> None:
+        rows = len(target)
+        self.target = target
+        self.shifted = (start - target)[:, None, :]
+        inverse = 1 / (self.shifted.square().sum(dim=2) + 1)
+        self.inverse = inverse[:, :, None]
+        self.y = inverse
+        self.weights = torch.ones_like(inverse)
+        self.used = torch.ones(rows, 1, dtype=torch.bool, device=target.device)
+        self.rows = torch.arange(rows, device=target.device)
+
+    def point(self) -> Tensor:
+        """μ − s for the current weights, (B, D)."""
+        return torch.einsum("bm,bmd->bd", self.weights, self.shifted)
+
+    def add(self, vertices: Tensor, wanted: Tensor) -> bool:
+        """Add a vertex (B, D) to the rows that want one (B,), and solve for the weights again.
+
+        A vertex in the affine hull of the set is not added. Returns whether any row moved.
+        """
+        u = vertices - self.target
+        q = torch.einsum("bmd,bd->bm", self.shifted, u) + 1
+        w = torch.einsum("bmn,bn->bm", self.inverse, q)
+        norm = u.square().sum(dim=1) + 1
+        schur = norm - (q * w).sum(dim=1)
+        wanted = wanted & (schur > _DEPENDENT * norm)
+        if not wanted.any():
+            return False
+        if self.used.all(dim=1).logical_and(wanted).any():
+            self._grow()
+            w = torch.nn.functional.pad(w, (0, self.used.shape[1] - w.shape[1]))
+            q = torch.nn.functional.pad(q, (0, self.used.shape[1] - q.shape[1]))
+        slot = self.used.to(torch.uint8).argmin(dim=1)
+        inverse_schur = torch.where(wanted, 1 / schur, 0)
+        step = (1 - (q * self.y).sum(dim=1)) * inverse_schur
+        w[self.rows, slot] = torch.where(wanted, -1.0, w[self.rows, slot])
+        self.inverse.baddbmm_((inverse_schur[:, None] * w)[:, :, None], w[:, None, :])
+        self.y.addcmul_(step[:, None], w, value=-1)
+        here = self.rows[wanted]
+        self.shifted[here, slot[here]] = u[here]
+        self.used[here, slot[here]] = True
+        self._reweigh(wanted)
+        return True
+
+    def _reweigh(self, moved: Tensor) -> None:
+        """Move the weights to the best affine combination, dropping vertices on the way to it."""
+        best = self.y / self.y.sum(dim=1, keepdim=True)
+        blocked = moved & (best < 0).any(dim=1)
+        self.weights = torch.where((moved & ~blocked)[:, None], best, self.weights)
+        rows = blocked.nonzero().squeeze(1)
+        while len(rows):
+            p, best = self.weights[rows], self.y[rows]
+            best = best / best.sum(dim=1, keepdim=True)
+            reach = torch.where(best < 0, p / (p - best), torch.inf)
+            share, first = reach.min(dim=1)
+            blocked = share < torch.inf
+            p = p + share.clamp(max=1)[:, None] * (best - p)
+            self.weights[rows] = p.clamp_(min=0)
+            rows, first = rows[blocked], first[blocked]
+            self._drop(rows, first)
+
+    def _drop(self, rows: Tensor, slot: Tensor) -> None:
+        """Free a slot (R,) of some rows (R,)."""
+        every = torch.arange(len(rows), device=rows.device)
+        inverse = self.inverse[rows]
+        column = inverse[every, slot]
+        pivot = column[every, slot]
+        self.y[rows] -= column * (self.y[rows, slot] / pivot)[:, None]
+        inverse.baddbmm_((-column / pivot[:, None])[:, :, None], column[:, None, :])
+        inverse[every, slot] = 0
+        inverse[every, :, slot] = 0
+        self.inverse[rows] = inverse
+        self.y[rows, slot] = 0
+        self.weights[rows, slot] = 0
+        self.used[rows, slot] = False
+
+    def _grow(self) -> None:
+        """Half as many slots again."""
+        more = max(4, self.used.shape[1] // 2)
+        pad = torch.nn.functional.pad
+        self.shifted = pad(self.shifted, (0, 0, 0, more))
+        self.inverse = pad(self.inverse, (0, more, 0, more))
+        self.y, self.weights = pad(self.y, (0, more)), pad(self.weights, (0, more))
+        self.used = pad(self.used, (0, more))
+
+    def solution(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Vertices (B, M, D), and probabilities (B, M) differentiable in the scores (B, D)."""
+        vertices = ((self.shifted + self.target[:, None, :]) * self.used[:, :, None]).round()
+        y = self.y[:, :, None]
+        return vertices, _differentiable(vertices, self.weights, self.inverse, y, scores)

@@ -1,0 +1,137 @@
+"""SparseMAP over bit-vectors (Niculae et al. 2018; Correia et al. 2020, section 4.2).
+
+The marginals are unique and known in closed form. A distribution over bit-vectors that has them
+is not unique: three solvers give three.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from estimators.mappings.active_set import Solver, check_finite, on_its_support, snapped
+from estimators.mappings.closed_form import (
+    Parametrisation,
+    bit_marginals,
+    decompose,
+    single_scores,
+)
+from estimators.mappings.lp_sparsemap import reference_solution
+
+BitSolver = Literal["active-set", "closed-form", "lp-sparsemap"]
+
+_FRACTIONAL = 1e-9
+
+
+class SparseSolution(NamedTuple):
+    """A distribution over bit-vectors with few vertices."""
+
+    vertices: Tensor
+    """(B, M, D), zeros and ones; distinct within a row where the probability is positive."""
+    probabilities: Tensor
+    """(B, M), differentiable in the scores; zero for padding. Second derivatives are zero."""
+    marginals: Tensor
+    """(B, D): the exact SparseMAP marginals, in [0, 1], differentiable in the scores."""
+    residual: Tensor
+    """(B,): ‖expected vertex − marginals‖₂; 0 for the closed form, which is exact."""
+    truncated: Tensor
+    """(B,) bool: the vertices span less than the face that the marginals lie in, so that the
+    Jacobian of the expected vertex is a projection of the marginals'."""
+
+
+def sparsemap_bits(
+    scores: Tensor,
+    budget: int | None = None,
+    parametrisation: Parametrisation = "pairs",
+    solver: BitSolver = "active-set",
+    tolerance: float = 1e-6,
+    max_iterations: int = 1000,
+) -> SparseSolution:
+    """SparseMAP over bit-vectors, at most `budget` of them on.
+
+    Args:
+        scores: η, (B, D), any floating dtype; the work is done in float64.
+        budget: most bits on in any vertex, or None.
+        parametrisation: "pairs" (the paper's) or "single"; see `bit_marginals`.
+        solver: "active-set", the published method from a deterministic start, which meets the
+            tolerance with far fewer vertices than D + 1; "closed-form", exact, with nested vertices
+            (systematic sampling's with a budget); "lp-sparsemap", the reference, without budget.
+        tolerance: on the residual, for the active-set method.
+        max_iterations: of the active-set method; a row that needs more keeps its residual.
+    Raises:
+        ValueError: a score is not finite, the budget is negative, or the solver can't do it.
+        RuntimeError: lp-sparsemap was asked for and is not there.
+    """
+    check_finite(scores)
+    shifted = single_scores(scores.double(), parametrisation)
+    marginals = bit_marginals(shifted, budget, "single")
+    if solver == "closed-form":
+        vertices, probabilities = decompose(marginals, budget)
+    elif solver == "active-set":
+        active = _active_set(marginals.detach(), budget, tolerance, max_iterations)
+        vertices, probabilities = active.solution(shifted)
+    else:
+        if budget is not None or parametrisation != "pairs":
+            raise ValueError("lp-sparsemap gives distributions for pairs without a budget only")
+        vertices, weights = reference_solution(scores.detach().double())
+        vertices, probabilities = on_its_support(vertices, weights, shifted)
+    return _solution(vertices, probabilities, marginals, budget, scores.dtype)
+
+
+def _solution(
+    vertices: Tensor,
+    probabilities: Tensor,
+    marginals: Tensor,
+    budget: int | None,
+    dtype: torch.dtype,
+) -> SparseSolution:
+    """Check the result against the marginals, and bring it to the dtype of the scores."""
+    with torch.no_grad():
+        residual = marginals.new_zeros(len(marginals))
+        if vertices.is_floating_point():
+            mean = torch.einsum("bm,bmd->bd", probabilities, vertices)
+            residual = (mean - marginals).norm(dim=1)
+        dimension = ((marginals > _FRACTIONAL) & (marginals < 1 - _FRACTIONAL)).sum(dim=1)
+        if budget is not None:  # a budget that binds takes a dimension off the face
+            binds = (marginals.sum(dim=1) - budget).abs() < _FRACTIONAL
+            dimension = dimension - (binds & (dimension > 0)).long()
+        truncated = (probabilities > 0).sum(dim=1) < dimension + 1
+    return SparseSolution(
+        vertices.to(dtype),
+        probabilities.to(dtype),
+        marginals.to(dtype),
+        residual.to(dtype),
+        truncated,
+    )
+
+
+def _active_set(
+    marginals: Tensor, budget: int | None, tolerance: float, max_iterations: int
+) -> Solver:
+    """The active-set method on the face that the marginals lie in, with them as the target.
+
+    The scores differ from the marginals by a normal of that face, so that any set of its vertices
+    has the same best combination for both, and with the marginals known the residual is exact.
+    """
+    off, on = marginals <= 0, marginals >= 1
+    binds = None
+    if budget is not None:
+        binds = ((marginals.sum(dim=1) - budget).abs() < _FRACTIONAL)[:, None]
+
+    def best(direction: Tensor) -> Tensor:
+        """The vertex of the face that is best for a direction, near the marginals if it ties."""
+        wish = direction.masked_fill(off, -torch.inf).masked_fill(on, torch.inf)
+        if budget is None or binds is None:
+            return (wish > 0).to(direction.dtype)
+        ranked = wish.topk(min(budget, wish.shape[1]), dim=1)
+        taken = (binds | (ranked.values > 0)) & (ranked.values > -torch.inf)
+        return torch.zeros_like(wish).scatter(1, ranked.indices, taken.to(wish.dtype))
+
+    solver = Solver(marginals, best(marginals - 0.5))
+    for _ in range(max_iterations):
+        direction = solver.point()
+        # Ties go to the vertex nearer to the marginals.
+        aim = 0.5 * (marginals - 0.5) - snapped(direction)
+        if not solver.add(best(aim), direction.norm(dim=1) > tolerance):
+            break
+    return solver

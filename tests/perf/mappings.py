@@ -1,0 +1,108 @@
+"""Times of SparseMAP for bits, with lp-sparsemap in the same run: `make bench-mappings`.
+
+Scores are drawn from N(0.2, s²), in float32; forward and backward are timed apart, the median of
+interleaved repetitions. lp-sparsemap is timed inside its worker, without the transport.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from estimators.mappings import BitSolver, lp_sparsemap, sparsemap_bits
+
+ROWS = 64
+SIZES = (32, 128)
+SPREADS = (0.1, 1.0, 3.0)
+REPETITIONS = 9
+
+
+class Timing(NamedTuple):
+    """One solve of a batch."""
+
+    forward: float
+    """Seconds."""
+    backward: float
+    support: float
+    """Vertices a row, mean."""
+    residual: float
+    """Largest ‖expected vertex − marginals‖₂."""
+
+
+def ours(scores: torch.Tensor, solver: BitSolver, budget: int | None) -> Timing:
+    """Time a solver of this project."""
+    scores = scores.clone().requires_grad_()
+    start = time.perf_counter()
+    solution = sparsemap_bits(scores, budget, solver=solver)
+    middle = time.perf_counter()
+    solution.probabilities.backward(torch.ones_like(solution.probabilities))
+    end = time.perf_counter()
+    support = (solution.probabilities > 0).sum(dim=1).double().mean()
+    residual = solution.residual.max()
+    return Timing(middle - start, end - middle, float(support), float(residual))
+
+
+def reference(scores: torch.Tensor) -> Timing:
+    """Time lp-sparsemap on the problem without a budget."""
+    answer = lp_sparsemap.solve(scores.double().numpy())
+    forward, both = answer["seconds"]
+    mean = torch.einsum(
+        "bm,bmd->bd", *(torch.from_numpy(answer[name]) for name in ("probabilities", "vertices"))
+    )
+    residual = (mean - ((1 + scores.double()) / 2).clamp(0, 1)).norm(dim=1).max()
+    support = (answer["probabilities"] > 0).sum(axis=1).mean()
+    return Timing(forward, both - forward, float(support), float(residual))
+
+
+def median(timings: list[Timing]) -> Timing:
+    middle = len(timings) // 2
+    return Timing(*(sorted(column)[middle] for column in zip(*timings, strict=True)))
+
+
+def measurements() -> Iterator[tuple[str, Timing]]:
+    """Every line of the table: what was solved, and the median timing."""
+    for size in SIZES:
+        for spread in SPREADS:
+            scores = 0.2 + spread * torch.randn(
+                ROWS, size, generator=torch.Generator().manual_seed(0)
+            )
+            for budget in (None, size // 2):
+                solvers: list[BitSolver] = ["closed-form", "active-set"]
+                seen: dict[str, list[Timing]] = {name: [] for name in solvers}
+                for repetition in range(REPETITIONS + 1):
+                    for name in solvers:
+                        timing = ours(scores, name, budget)
+                        if repetition:  # the first warms up
+                            seen[name].append(timing)
+                if budget is None and lp_sparsemap.available():
+                    seen["lp-sparsemap"] = [reference(scores) for _ in range(3)]
+                for name, timings in seen.items():
+                    yield f"{ROWS} {size} {spread} {budget or '-'} {name}", median(timings)
+    scores = 0.2 + torch.randn(4096, 128, generator=torch.Generator().manual_seed(0))
+    for budget in (None, 64):
+        timings = [ours(scores, "closed-form", budget) for _ in range(3)]
+        yield f"4096 128 1.0 {budget or '-'} closed-form", median(timings)
+    for rows in (16, 256, 1024):
+        timings = [ours(scores[:rows], "active-set", None) for _ in range(3)]
+        yield f"{rows} 128 1.0 - active-set", median(timings)
+
+
+def main() -> None:
+    table = Table(
+        "rows", "D", "s", "budget", "solver", "forward ms", "backward ms", "support", "residual"
+    )
+    for what, timing in measurements():
+        milliseconds = (f"{1e3 * timing.forward:.2f}", f"{1e3 * timing.backward:.2f}")
+        table.add_row(
+            *what.split(), *milliseconds, f"{timing.support:.1f}", f"{timing.residual:.1e}"
+        )
+    console = Console(width=110)
+    console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
