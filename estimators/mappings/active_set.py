@@ -115,8 +115,8 @@ def snapped(direction: Tensor) -> Tensor:
     equal, or zero, again and again; rounding would choose between them, and choose otherwise for
     scores next to these.
     """
-    largest = direction.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(direction.dtype).tiny)
-    return (direction / largest * 2**26).round()
+    unit = direction.abs().amax(dim=1, keepdim=True).mul_(2.0**-26).clamp_(min=1e-300)
+    return (direction / unit).round_()
 
 
 def check_finite(scores: Tensor) -> None:
@@ -139,19 +139,23 @@ class Solver:
     """
 
     def __init__(self, target: Tensor, start: Tensor) -> None:
-        rows = len(target)
+        rows, size = target.shape
+        slots = min(size + 1, 16)
         self.target = target
-        self.shifted = (start - target)[:, None, :]
-        inverse = 1 / (self.shifted.square().sum(dim=2) + 1)
-        self.inverse = inverse[:, :, None]
-        self.y = inverse
-        self.weights = torch.ones_like(inverse)
-        self.used = torch.ones(rows, 1, dtype=torch.bool, device=target.device)
+        self.shifted = target.new_zeros(rows, slots, size)
+        self.inverse = target.new_zeros(rows, slots, slots)
+        self.y, self.weights = target.new_zeros(rows, slots), target.new_zeros(rows, slots)
+        self.used = torch.zeros(rows, slots, dtype=torch.bool, device=target.device)
         self.rows = torch.arange(rows, device=target.device)
+        u = start - target
+        self.shifted[:, 0] = u
+        self.inverse[:, 0, 0] = self.y[:, 0] = 1 / (u.square().sum(dim=1) + 1)
+        self.weights[:, 0] = 1
+        self.used[:, 0] = True
 
     def point(self) -> Tensor:
         """μ − s for the current weights, (B, D)."""
-        return torch.einsum("bm,bmd->bd", self.weights, self.shifted)
+        return torch.bmm(self.weights[:, None, :], self.shifted).squeeze(1)
 
     def add(self, vertices: Tensor, wanted: Tensor) -> bool:
         """Add a vertex (B, D) to the rows that want one (B,), and solve for the weights again.
@@ -159,8 +163,9 @@ class Solver:
         A vertex in the affine hull of the set is not added. Returns whether any row moved.
         """
         u = vertices - self.target
-        q = torch.einsum("bmd,bd->bm", self.shifted, u) + 1
-        w = torch.einsum("bmn,bn->bm", self.inverse, q)
+        q = torch.bmm(self.shifted, u[:, :, None]).add_(1)
+        w = torch.bmm(self.inverse, q).squeeze(2)
+        q = q.squeeze(2)
         norm = u.square().sum(dim=1) + 1
         schur = norm - (q * w).sum(dim=1)
         wanted = wanted & (schur > _DEPENDENT * norm)
@@ -224,7 +229,16 @@ class Solver:
         self.used = pad(self.used, (0, more))
 
     def solution(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Vertices (B, M, D), and probabilities (B, M) differentiable in the scores (B, D)."""
-        vertices = ((self.shifted + self.target[:, None, :]) * self.used[:, :, None]).round()
-        y = self.y[:, :, None]
-        return vertices, _differentiable(vertices, self.weights, self.inverse, y, scores)
+        """Vertices (B, M, D), and probabilities (B, M) differentiable in the scores (B, D).
+
+        M is the most that any row has; the rest is padding.
+        """
+        most = int(self.used.sum(dim=1).max()) if len(self.used) else 1
+        kept = self.used.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
+        used = self.used.gather(1, kept)[:, :, None]
+        vertices = self.shifted.gather(1, kept[:, :, None].expand(-1, -1, self.target.shape[1]))
+        vertices.add_(self.target[:, None, :]).round_().mul_(used)
+        inverse = self.inverse.gather(1, kept[:, :, None].expand(-1, -1, self.inverse.shape[2]))
+        inverse = inverse.gather(2, kept[:, None, :].expand(-1, most, -1))
+        y, weights = self.y.gather(1, kept)[:, :, None], self.weights.gather(1, kept)
+        return vertices, _differentiable(vertices, weights, inverse, y, scores)

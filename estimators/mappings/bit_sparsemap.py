@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from estimators.mappings.active_set import Solver, check_finite, on_its_support, snapped
+from estimators.mappings.active_set import Oracle, Solver, check_finite, on_its_support, snapped
 from estimators.mappings.closed_form import (
     Parametrisation,
     bit_marginals,
@@ -66,7 +66,7 @@ def sparsemap_bits(
     shifted = single_scores(scores.double(), parametrisation)
     marginals = bit_marginals(shifted, budget, "single")
     if solver == "closed-form":
-        vertices, probabilities = decompose(marginals, budget)
+        vertices, probabilities = decompose(marginals, budget, scores.dtype)
     elif solver == "active-set":
         active = _active_set(marginals.detach(), budget, tolerance, max_iterations)
         vertices, probabilities = active.solution(shifted)
@@ -75,7 +75,8 @@ def sparsemap_bits(
             raise ValueError("lp-sparsemap gives distributions for pairs without a budget only")
         vertices, weights = reference_solution(scores.detach().double())
         vertices, probabilities = on_its_support(vertices, weights, shifted)
-    return _solution(vertices, probabilities, marginals, budget, scores.dtype)
+    exact = solver == "closed-form"
+    return _solution(vertices, probabilities, marginals, budget, scores.dtype, exact)
 
 
 def _solution(
@@ -84,11 +85,12 @@ def _solution(
     marginals: Tensor,
     budget: int | None,
     dtype: torch.dtype,
+    exact: bool,
 ) -> SparseSolution:
     """Check the result against the marginals, and bring it to the dtype of the scores."""
     with torch.no_grad():
         residual = marginals.new_zeros(len(marginals))
-        if vertices.is_floating_point():
+        if not exact:
             mean = torch.einsum("bm,bmd->bd", probabilities, vertices)
             residual = (mean - marginals).norm(dim=1)
         dimension = ((marginals > _FRACTIONAL) & (marginals < 1 - _FRACTIONAL)).sum(dim=1)
@@ -113,25 +115,32 @@ def _active_set(
     The scores differ from the marginals by a normal of that face, so that any set of its vertices
     has the same best combination for both, and with the marginals known the residual is exact.
     """
+    # Ties go to the vertex nearer to the marginals. Bits that are off, or on, in the whole face are
+    # among them: the mean is exact there from the start.
+    nearer = marginals - 0.5
+    oracle = _best if budget is None else _best_within(marginals, budget)
+    solver = Solver(marginals, oracle(nearer))
+    for _ in range(max_iterations):
+        direction = solver.point()
+        wanted = direction.square().sum(dim=1) > tolerance**2
+        if not solver.add(oracle(nearer - snapped(direction)), wanted):
+            break
+    return solver
+
+
+def _best(direction: Tensor) -> Tensor:
+    return (direction > 0).to(direction.dtype)
+
+
+def _best_within(marginals: Tensor, budget: int) -> Oracle:
+    """The best vertex of the face of the marginals, where at most `budget` bits are on."""
     off, on = marginals <= 0, marginals >= 1
-    binds = None
-    if budget is not None:
-        binds = ((marginals.sum(dim=1) - budget).abs() < _FRACTIONAL)[:, None]
+    binds = ((marginals.sum(dim=1) - budget).abs() < _FRACTIONAL)[:, None]
 
     def best(direction: Tensor) -> Tensor:
-        """The vertex of the face that is best for a direction, near the marginals if it ties."""
         wish = direction.masked_fill(off, -torch.inf).masked_fill(on, torch.inf)
-        if budget is None or binds is None:
-            return (wish > 0).to(direction.dtype)
         ranked = wish.topk(min(budget, wish.shape[1]), dim=1)
         taken = (binds | (ranked.values > 0)) & (ranked.values > -torch.inf)
         return torch.zeros_like(wish).scatter(1, ranked.indices, taken.to(wish.dtype))
 
-    solver = Solver(marginals, best(marginals - 0.5))
-    for _ in range(max_iterations):
-        direction = solver.point()
-        # Ties go to the vertex nearer to the marginals.
-        aim = 0.5 * (marginals - 0.5) - snapped(direction)
-        if not solver.add(best(aim), direction.norm(dim=1) > tolerance):
-            break
-    return solver
+    return best

@@ -50,13 +50,13 @@ def bit_marginals(
     return torch.where(binds, _project_on_budget(shifted, budget), marginals)
 
 
-def decompose(marginals: Tensor, budget: int | None) -> tuple[Tensor, Tensor]:
-    """Vertices (B, D + 1, D), bool, and probabilities (B, D + 1) with these marginals (B, D).
+def decompose(marginals: Tensor, budget: int | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Vertices (B, D + 1, D) in `dtype`, probabilities (B, D + 1), of marginals (B, D) in float64.
 
-    Exact but for rounding, in float64. Without a budget the vertices are nested, with one they are
-    those of systematic sampling.
+    Exact but for rounding. Without a budget the vertices are nested, with one they are those of
+    systematic sampling.
     """
-    return _nested(marginals) if budget is None else _systematic(marginals)
+    return _nested(marginals, dtype) if budget is None else _systematic(marginals, dtype)
 
 
 def _project_on_budget(shifted: Tensor, budget: int) -> Tensor:
@@ -81,7 +81,7 @@ def _project_on_budget(shifted: Tensor, budget: int) -> Tensor:
     return torch.where(fractional, shifted - tau, (detached >= middle + 1).to(shifted.dtype))
 
 
-def _nested(marginals: Tensor) -> tuple[Tensor, Tensor]:
+def _nested(marginals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Vertices that switch the bits on from the largest marginal to the smallest.
 
     With μ sorted downwards, vertex j (the first j bits on) has probability μ_j − μ_{j+1}, where
@@ -90,12 +90,10 @@ def _nested(marginals: Tensor) -> tuple[Tensor, Tensor]:
     ranked, order = marginals.sort(dim=1, descending=True)
     one, zero = ranked.new_ones(len(ranked), 1), ranked.new_zeros(len(ranked), 1)
     edges = torch.cat([one, ranked, zero], dim=1)
-    rank = order.argsort(dim=1)
-    on = torch.arange(marginals.shape[1] + 1, device=rank.device)
-    return rank[:, None, :] < on[:, None], edges[:, :-1] - edges[:, 1:]
+    return _reached(_ranks(order), dtype), edges[:, :-1] - edges[:, 1:]
 
 
-def _systematic(marginals: Tensor) -> tuple[Tensor, Tensor]:
+def _systematic(marginals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Vertices of systematic sampling (Madow 1949): each has ⌊Σμ⌋ or ⌈Σμ⌉ bits on.
 
     Lay intervals of lengths μ_i end to end; for u uniform in [0, 1) switch on the bits whose
@@ -104,14 +102,31 @@ def _systematic(marginals: Tensor) -> tuple[Tensor, Tensor]:
     """
     ranked, order = marginals.sort(dim=1, descending=True)
     ends = ranked.cumsum(dim=1)
-    whole = (ends.detach() + _SNAP).floor()
-    offsets = ends - whole
+    offsets = ends - (ends.detach() + _SNAP).floor()
     offsets = torch.where(offsets.detach().abs() <= _SNAP, torch.zeros_like(offsets), offsets)
     one, zero = ranked.new_ones(len(ranked), 1), ranked.new_zeros(len(ranked), 1)
     breaks = torch.cat([zero, offsets.sort(dim=1).values, one], dim=1)
-    gaps = breaks[:, 1:] - breaks[:, :-1]
+    gaps = breaks.diff(dim=1)
     probabilities = torch.where(gaps.detach() > _SNAP, gaps, torch.zeros_like(gaps))
-    start = ((breaks[:, 1:] + breaks[:, :-1]) / 2).detach()[:, :, None]
-    passed = (torch.cat([zero, ends], dim=1).detach()[:, None, :] - start).ceil().clamp(min=0)
-    rank = order.argsort(dim=1)[:, None, :].expand(-1, passed.shape[1], -1)
-    return (passed.diff(dim=2) > 0.5).gather(2, rank), probabilities
+
+    # In [0, 1), bit i is on from a to b, where its interval ends, or to 1 and again up to b − 1.
+    u = ((breaks[:, 1:] + breaks[:, :-1]) / 2).detach().contiguous()
+    a = torch.cat([zero, offsets.detach()], dim=1).gather(1, _ranks(order))
+    b = a + marginals.detach()
+    first, last, again = (torch.searchsorted(u, edge.contiguous()) for edge in (a, b, b - 1))
+    vertices = _reached(first - 1, dtype).sub_(_reached(last - 1, dtype))
+    return vertices.add_(1 - _reached(again - 1, dtype)), probabilities
+
+
+def _ranks(order: Tensor) -> Tensor:
+    """The place of each bit in a sorted order (B, D), which holds the bit at each place."""
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def _reached(place: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, D + 1, D): one where the vertex's number is above a bit's place (B, D), else zero."""
+    rows, size = place.shape
+    number = torch.arange(size + 1, device=place.device, dtype=dtype)[:, None]
+    out = torch.empty(rows, size + 1, size, dtype=dtype, device=place.device)
+    return torch.lt(place.to(dtype)[:, None, :], number, out=out)
