@@ -19,6 +19,8 @@ class ResultsError(Exception):
 def load_results(folder: Path) -> pd.DataFrame:
     """All rows of a results folder, with columns task and estimator; see results/README.md.
 
+    Where task, estimator and seed were run again with other settings, the newest run counts.
+
     Args:
         folder: what `--out` named: it holds `cells/`, or else `table.parquet`.
     Raises:
@@ -41,7 +43,8 @@ def load_results(folder: Path) -> pd.DataFrame:
             f"{folder} has results of schema {sorted(versions)}, this is {SCHEMA_VERSION}: "
             "read them with the commit that wrote them"
         )
-    return table
+    newest = table.sort_values("started").groupby(["task", "estimator", "seed"])["key"].last()
+    return table[table["key"].isin(newest)].reset_index(drop=True)
 
 
 def flatten_hyperparameters(table: pd.DataFrame) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def run(
     data_dir
         Folder that holds a folder for each data set of idx files.
     out
-        Results folder; results/PROFILE by default.
+        Results folder; results/PROFILE by default, or results/PROFILE-DATASET.
     jobs
         Cells that run at the same time; by default as many as the threads allow.
     threads
@@ -82,7 +82,7 @@ def run(
         if value is not None and value < 1:
             raise UserError(f"--{name} {value}: give 1 or more")
     _check_device(device)
-    results = out or Path("results") / Path(profile).stem
+    results = out or Path("results") / "-".join(filter(None, [Path(profile).stem, dataset]))
     count = seeds or loaded.seeds
     try:
         planned = plan(chosen_tasks, chosen_estimators, count, loaded, dataset, data_dir)

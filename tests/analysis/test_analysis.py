@@ -23,7 +23,7 @@ def rows_of(
     common: dict[str, object] = {
         "task": "ssvae", "estimator": estimator, "seed": seed, "key": f"{estimator}{seed}",
         "status": status, "reason": None if status == "ok" else "because", "chance": 0.1,
-        "schema_version": 1, "command": "run_bench.py",
+        "started": "2026-01-01T00:00:00+00:00", "schema_version": 1, "command": "run_bench.py",
         "hyperparameters": '{"training": {"lr": 1}}',
     }  # fmt: skip
     if status != "ok":
@@ -129,6 +129,14 @@ def test_the_compacted_table_is_enough(table: pd.DataFrame, tmp_path: Path) -> N
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
     assert "| sfe | 2 |" in (tmp_path / "report.md").read_text()
+
+
+def test_the_newest_run_of_a_cell_counts(table: pd.DataFrame, tmp_path: Path) -> None:
+    again = pd.DataFrame(rows_of("sfe", 0, 0.9)).assign(key="other", started="2026-01-02")
+    older = pd.DataFrame(rows_of("sfe", 1, 0.9)).assign(key="older", started="2025-12-31")
+    write(pd.concat([older, table, again]), tmp_path)
+    frame = summary(load_results(tmp_path).assign(**{name: float("nan") for name in NULL}), "ssvae")
+    assert frame.loc["sfe", "accuracy"] == "0.800 ± 0.100"
 
 
 def test_what_cannot_be_read_is_said_in_a_line(table: pd.DataFrame, tmp_path: Path) -> None:
