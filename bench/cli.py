@@ -88,6 +88,7 @@ def run(
         planned = plan(chosen_tasks, chosen_estimators, count, loaded, dataset, data_dir)
     except DataError as error:
         raise UserError(str(error)) from error
+    _check_folder(results)
     execution = Execution(
         results=results,
         profile=Path(profile).stem,
@@ -166,6 +167,16 @@ def _names(kind: str, given: str, known: "Collection[str]") -> list[str]:
         if name not in known:
             raise unknown(kind, name, known, "see run_bench.py list")
     return [name for name in known if name in names]
+
+
+def _check_folder(results: Path) -> None:
+    """Refuse a results folder that can't be written to."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {results}: {(error.strerror or 'no folder').lower()}") from error
+    if not os.access(results, os.W_OK):
+        raise UserError(f"--out {results}: not writable")
 
 
 def _check_device(device: str) -> None:

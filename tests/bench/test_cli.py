@@ -148,12 +148,14 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(finished: Path) -> Non
         (["--estimator", "sfe"], "--estimator"),
         (["--device", "cuda:77"], "--device cuda:77"),
         (["--device", "gpu"], "--device gpu"),
+        (["--out", "/proc/results"], "--out /proc/results: no such file or directory"),
+        (["--out", "README.md"], "--out README.md: file exists"),
         (["report", "/nowhere"], "/nowhere holds no results"),
         (["lst"], "lst"),
     ],
 )
 def test_mistakes_are_told_in_a_line(arguments: list[str], words: str, tmp_path: Path) -> None:
-    out = [] if arguments[0] in {"report", "lst"} else ["--out", tmp_path]
+    out = [] if arguments[0] in {"report", "lst", "--out"} else ["--out", tmp_path]
     done = bench(*arguments, *out)
     assert done.returncode == 2
     assert words in done.stderr
