@@ -1,5 +1,6 @@
 """Training of one cell: build, warm up, train, evaluate on a schedule."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from estimators.base import Estimator, Latent
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
 from tasks.base import Split, Task
-from tasks.data import load_images
+from tasks.data import DataError, load_images
 from tasks.registry import all_tasks
 from tasks.streams import Streams, derive_seed
 
@@ -41,6 +42,8 @@ class Trainer:
         cell: what to train.
         data_dir: folder with the data sets that are not bundled.
         device: where to, such as "cpu" or "cuda".
+    Raises:
+        DataError: a data set is missing or damaged, or too small for a batch.
     """
 
     def __init__(self, cell: Cell, data_dir: Path | None = None, device: str = "cpu") -> None:
@@ -49,6 +52,11 @@ class Trainer:
         self.evaluation = EvaluationSettings(**cell.evaluation)
         self.streams = Streams(cell.seed, device)
         self.task = _build_task(cell, self.settings, data_dir).to(device)
+        if self.task.steps_per_epoch < 1:
+            raise DataError(
+                f"{cell.task} has fewer rows than a batch of {self.settings.batch_size}: "
+                "lower the setting batch_size"
+            )
         self.estimator = _build_estimator(cell, self.task).to(device)
         self.cost = CountedCost(self.task)
         s = self.settings
@@ -116,11 +124,17 @@ class Trainer:
         return float(nn.utils.get_total_norm(gradients))
 
     def evaluate(self, split: Split) -> Row:
-        """A row of the results table, without what is the same for all rows of the cell."""
+        """A row of the results table, without what is the same for all rows of the cell.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
         calls = self.cost.calls
         metrics = evaluate(
             self.task, self.estimator, self.cost, self.evaluation, split, self.streams
         )
+        if not math.isfinite(metrics["loss"] or 0.0):
+            raise DivergedError(f"the {split} loss is {metrics['loss']} at step {self.step}")
         return {
             "epoch": self.step / self.task.steps_per_epoch,
             "step": self.step,

@@ -10,6 +10,7 @@ from bench.errors import UserError
 from bench.profiles import Profile, bundled_profiles, load_profile
 from bench.training import DivergedError, Trainer, train_cell
 from estimators.registry import all_estimators
+from tasks.data import DataError
 from tasks.registry import all_tasks
 from tests.bench.conftest import cell_of
 
@@ -78,6 +79,22 @@ def test_divergence_names_the_step(profile: Profile) -> None:
     wild = profile.model_copy(update={"training": training})
     with pytest.raises(DivergedError, match=r"the loss is .* at step \d+"):
         train_cell(cell_of(wild, "ssvae", "dense"))
+
+
+def test_parameters_that_are_lost_are_no_result(profile: Profile) -> None:
+    """The last step can break the model after its loss was seen: evaluation finds it."""
+    trainer = Trainer(cell_of(profile, "bitvector", "dense"))
+    with torch.no_grad():
+        next(trainer.task.parameters()).fill_(torch.nan)
+    with pytest.raises(DivergedError, match="the test loss is nan at step 0"):
+        trainer.evaluate("test")
+
+
+@pytest.mark.parametrize("task", ["ssvae", "bitvector"])
+def test_a_batch_larger_than_the_data_is_refused(profile: Profile, task: str) -> None:
+    wide = profile.model_copy(update={"training": profile.training | {"batch_size": 2000}})
+    with pytest.raises(DataError, match="lower the setting batch_size"):
+        train_cell(cell_of(wide, task, "sfe"))
 
 
 def test_warm_start_uses_labels_alone(profile: Profile) -> None:
