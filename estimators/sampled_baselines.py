@@ -6,6 +6,7 @@ b is the cost at the mode (`sfe-selfcritic`), of a second sample (`sfe-second-sa
 mean cost of the other samples (`rloo`).
 """
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -31,9 +32,9 @@ class ExtraAssignment(Estimator):
 
     settings: Settings
 
+    @abstractmethod
     def critics(self, q: Distribution, sampler: Sampler) -> Tensor:
         """Assignments for the baseline: (B, 1 or S, ...)."""
-        raise NotImplementedError
 
     def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
         samples = self.settings.samples
