@@ -22,7 +22,7 @@ SEE_LIST = "see run_bench.py list"
 
 @dataclass(frozen=True)
 class Cell:
-    """All that determines the numbers of a cell."""
+    """What determines the numbers of a cell, up to rounding that depends on threads and device."""
 
     task: str
     estimator: str
