@@ -12,15 +12,13 @@ from matplotlib.figure import Figure
 
 from analysis.load import FLOOR, final_rows
 
-METRICS = {
-    "ssvae": ("accuracy", "test accuracy", True),
-    "signal_game": ("accuracy", "communication success", True),
-    "bitvector": ("nll", "NLL (bits/dim)", False),
-}
-"""Score of each task: column, label, and whether more is better. The ELBO for any other."""
-
-CURVES = {"bitvector": ("elbo", "ELBO (nats)", True)}
-"""Score of a learning curve, where the final one is not computed during training."""
+SCORES = (
+    ("nll", "NLL (bits/dim)", False),
+    ("accuracy", "accuracy", True),
+    ("elbo", "ELBO (nats)", True),
+    ("loss", "objective (nats)", False),
+)
+"""Column, label, and whether more is better: rows are judged by the first column that they have."""
 
 _KNOWN = (
     "sfe", "sfe-ma", "sfe-learned", "sfe-selfcritic", "sfe-second-sample", "nvil", "rloo",
@@ -65,13 +63,18 @@ def _place(estimator: str) -> int:
     return _KNOWN.index(estimator) if estimator in _KNOWN else sum(estimator.encode())
 
 
+def score_of(rows: pd.DataFrame) -> tuple[str, str, bool]:
+    """The column that rows of one task are judged by, its label, and whether more is better."""
+    return next((score for score in SCORES if rows[score[0]].notna().any()), SCORES[-1])
+
+
 def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
     """Test score of every estimator with its standard error over seeds, best on top.
 
     The floor is a dashed line, or a note where it lies too far off.
     """
-    column, label, more_is_better = METRICS.get(task, CURVES["bitvector"])
     rows = final_rows(table[table["task"] == task])
+    column, label, more_is_better = score_of(rows)
     scores = rows.groupby("estimator")[column].agg(["mean", "sem"]).dropna(subset=["mean"])
     floor = scores["mean"].get(FLOOR)
     scores = scores.drop(FLOOR, errors="ignore").sort_values("mean", ascending=more_is_better)
@@ -85,7 +88,7 @@ def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
             capsize=2,
         )
     axes.set_yticks(range(len(scores)), [str(name) for name in scores.index])
-    axes.set(xlabel=label, title=task)
+    axes.set(xlabel=f"test {label}", title=task)
     if floor is not None:
         _mark_floor(axes, float(floor), scores["mean"])
     _mark_chance(rows, column, axes.axvline)
@@ -104,8 +107,8 @@ def _mark_floor(axes: Axes, floor: float, scores: pd.Series) -> None:
 
 def score_against_calls(table: pd.DataFrame, task: str, axes: Axes) -> None:
     """Test score against decoder calls for each example, both as means over seeds."""
-    column, label, _ = METRICS.get(task, CURVES["bitvector"])
     rows = final_rows(table[table["task"] == task])
+    column, label, _ = score_of(rows)
     means = rows.groupby("estimator")[[column, "decoder_calls"]].mean().dropna()
     for name, mean in means.iterrows():
         axes.plot(
@@ -116,7 +119,8 @@ def score_against_calls(table: pd.DataFrame, task: str, axes: Axes) -> None:
             linestyle="none",
             label=name,
         )
-    axes.set(xscale="log", xlabel="decoder calls for each example", ylabel=label, title=task)
+    axes.set(xscale="log", xlabel="decoder calls for each example", title=task)
+    axes.set_ylabel(f"test {label}")
 
 
 def learning_curves(table: pd.DataFrame, task: str, axes: Axes, against: str = "epoch") -> None:
@@ -125,10 +129,10 @@ def learning_curves(table: pd.DataFrame, task: str, axes: Axes, against: str = "
     Args:
         against: "epoch", "train_seconds" or "decoder_calls_total".
     """
-    column, label, _ = CURVES.get(task, METRICS.get(task, CURVES["bitvector"]))
     rows = table[
         (table["task"] == task) & (table["status"] == "ok") & (table["split"] == "validation")
     ]
+    column, label, _ = score_of(rows)
     for name, cells in rows.groupby("estimator"):
         curve = cells.groupby("step")[[against, column]].mean()
         axes.plot(
@@ -145,8 +149,7 @@ def learning_curves(table: pd.DataFrame, task: str, axes: Axes, against: str = "
         "train_seconds": "training seconds",
         "decoder_calls_total": "decoder calls in training",
     }
-    axes.set(xlabel=labels.get(against, against), ylabel=label.replace("test", "validation"))
-    axes.set_title(task)
+    axes.set(xlabel=labels.get(against, against), ylabel=f"validation {label}", title=task)
     _mark_chance(rows, column, axes.axhline)
 
 
@@ -157,7 +160,9 @@ def _mark_chance(rows: pd.DataFrame, column: str, line: Callable[..., object]) -
 
 
 def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """Draw everything into a folder as PNG and PDF; the paths of the PNGs."""
+    """Draw everything into a folder as PNG and PDF, in place of what is there; the PNGs' paths."""
+    for old in (*folder.glob("*.png"), *folder.glob("*.pdf")):
+        old.unlink()
     tasks = sorted(table.loc[table["status"] == "ok", "task"].unique())
     if not tasks:
         return []

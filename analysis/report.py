@@ -17,13 +17,29 @@ def write_report(folder: Path) -> list[Path]:
     """
     table = load_results(folder)
     figures = save_figures(table, folder / "figures")
-    parts = [f"# {folder.name}", f"Made by `{table['command'].iloc[0]}`.", _summaries(table)]
+    commands = [f"`{command}`" for command in table["command"].unique()]
+    parts = [f"# {folder.name}", f"Made by {', '.join(commands)}.", *notes(table)]
+    for task in sorted(table["task"].unique()):
+        parts += [f"## {task}", markdown(summary(table, task), task)]
     parts += [f"![{path.stem}](figures/{path.name})" for path in figures]
     path = folder / "report.md"
     path.write_text("\n\n".join(parts) + "\n")
     return [path, *figures]
 
 
-def _summaries(table: pd.DataFrame) -> str:
-    tasks = sorted(table["task"].unique())
-    return "\n\n".join(f"## {task}\n\n{markdown(summary(table, task), task)}" for task in tasks)
+def notes(table: pd.DataFrame) -> list[str]:
+    """What a reader has to know before comparing, in a sentence each."""
+    found = []
+    unsolved = table[table["unsolved"] > 0]
+    if not unsolved.empty:
+        cells = unsolved.drop_duplicates("key")
+        names = ", ".join(sorted(cells["estimator"].unique()))
+        found.append(
+            f"In {len(cells)} cells ({names}) a sparse mapping stopped short of its tolerance, for "
+            f"up to {unsolved['unsolved'].max():.1%} of the rows of an evaluation."
+        )
+    for column in ("threads", "device"):
+        values = sorted(table[column].dropna().astype(str).unique())
+        if len(values) > 1:
+            found.append(f"Times can't be compared: {column} differ ({', '.join(values)}).")
+    return found

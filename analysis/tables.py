@@ -57,6 +57,7 @@ def _row(rows: pd.DataFrame) -> dict[str, str]:
 def _mean(values: pd.Series, fmt: str) -> str:
     if values.empty:
         return ""
+    fmt = fmt if values.abs().max() < 1e6 else ".1e"
     mean = format(values.mean(), fmt)
     return mean if len(values) == 1 else f"{mean} ± {format(values.sem(), fmt)}"
 

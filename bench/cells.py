@@ -3,10 +3,12 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench.building import build_task, latent_of
 from bench.errors import unknown
 from bench.profiles import Profile, validated
 from estimators.base import Latent
@@ -14,15 +16,13 @@ from estimators.registry import all_estimators
 from tasks.data import DATASETS, load_images
 from tasks.registry import all_tasks
 
-NUMERICS = 1
+NUMERICS = 2
 """Version of everything that determines a cell's numbers; see docs/NUMERICS.md when raising it."""
-
-SEE_LIST = "see run_bench.py list"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What determines the numbers of a cell, up to rounding that depends on threads and device."""
+    """What determines the numbers of a cell to the last bit, on one kind of machine."""
 
     task: str
     estimator: str
@@ -32,6 +32,10 @@ class Cell:
     estimator_settings: dict[str, Any]
     training: dict[str, Any]
     evaluation: dict[str, Any]
+    threads: int = 1
+    """They order sums, which rounds otherwise."""
+    device: str = "cpu"
+    """Its type, "cpu" or "cuda": each has a generator of its own."""
 
     @property
     def key(self) -> str:
@@ -62,8 +66,13 @@ def plan(
     profile: Profile,
     dataset: str | None = None,
     data_dir: Path | None = None,
+    threads: int = 1,
+    device: str = "cpu",
 ) -> list[Planned]:
     """Every cell of tasks × estimators × seeds, seed by seed.
+
+    Every task is built once for each size of its batches, so that settings that can't work are
+    found before anything runs.
 
     Args:
         tasks, estimators: registered names.
@@ -71,30 +80,36 @@ def plan(
         profile: where the settings come from.
         dataset: in place of the profile's.
         data_dir: folder with the data sets that are not bundled.
+        threads: of each cell.
+        device: where to, such as "cpu" or "cuda:1".
     Raises:
         UserError: a name or a setting is wrong.
-        DataError: a data set is missing or damaged.
+        DataError: a data set is missing or damaged, or too small for the settings.
     """
+    pairs = [(task, estimator) for task in tasks for estimator in estimators]
+    first = [
+        _plan_cell(task, estimator, profile, dataset, data_dir, threads, device.partition(":")[0])
+        for task, estimator in pairs
+    ]
     return [
-        _plan_cell(task, estimator, seed, profile, dataset, data_dir)
-        for seed in range(seeds)
-        for task in tasks
-        for estimator in estimators
+        Planned(replace(item.cell, seed=seed), item.skip) for seed in range(seeds) for item in first
     ]
 
 
 def _plan_cell(
     task: str,
     estimator: str,
-    seed: int,
     profile: Profile,
     dataset: str | None,
     data_dir: Path | None,
+    threads: int,
+    device: str,
 ) -> Planned:
+    """The pair's cell at seed 0."""
     task_class, estimator_class = all_tasks()[task], all_estimators()[estimator]
     overrides = {} if dataset is None else {"dataset": dataset}
     task_settings = validated(
-        task_class.Settings, profile.task_settings(task, estimator) | overrides, f"task {task}"
+        task_class.Settings, profile.task_settings(task) | overrides, f"task {task}"
     )
     settings = validated(
         estimator_class.Settings,
@@ -107,19 +122,26 @@ def _plan_cell(
         raise unknown(
             "dataset", task_settings.dataset, DATASETS, f"there are {', '.join(DATASETS)}"
         )
-    images = load_images(task_settings.dataset, data_dir)
-    latent = Latent(task_class.family, task_class.latent_size(images, task_settings), images.size)
-    skip = estimator_class.refusal(latent, settings)
-    if skip is None and estimator_class.relaxed and not task_class.accepts_relaxed:
-        skip = f"{estimator} relaxes z, which the decoder of {task} does not take"
     cell = Cell(
         task=task,
         estimator=estimator,
-        seed=seed,
-        dataset_digest=images.digest,
+        seed=0,
+        dataset_digest=load_images(task_settings.dataset, data_dir).digest,
         task_settings=task_settings.model_dump(),
         estimator_settings=settings.model_dump(),
         training=training.model_dump(),
         evaluation=evaluation.model_dump(),
+        threads=threads,
+        device=device,
     )
+    latent = _latent(task, task_settings.model_dump_json(), training.batch_size, data_dir)
+    skip = estimator_class.refusal(latent, settings)
+    if skip is None and estimator_class.relaxed and not task_class.accepts_relaxed:
+        skip = f"{estimator} relaxes z, which the decoder of {task} does not take"
     return Planned(cell, skip)
+
+
+@cache
+def _latent(task: str, settings: str, batch_size: int, data_dir: Path | None) -> Latent:
+    """The latent variable of a task with these settings (JSON), after building it."""
+    return latent_of(build_task(task, json.loads(settings), batch_size, 0, data_dir))

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from rich.console import Console
 
@@ -59,7 +60,7 @@ def run(
     out
         Results folder; results/PROFILE by default, or results/PROFILE-DATASET.
     jobs
-        Cells that run at the same time; by default as many as the threads allow.
+        Cells that run at the same time; by default as many as the threads allow, one on a GPU.
     threads
         Threads of each cell.
     device
@@ -70,7 +71,7 @@ def run(
     from bench.cells import plan
     from bench.profiles import load_profile
     from bench.progress import shown
-    from bench.runner import Execution, WorkerLostError, run_cells
+    from bench.runner import Execution, run_cells
     from estimators.registry import all_estimators
     from tasks.data import DataError
     from tasks.registry import all_tasks
@@ -85,7 +86,9 @@ def run(
     results = out or Path("results") / "-".join(filter(None, [Path(profile).stem, dataset]))
     count = seeds or loaded.seeds
     try:
-        planned = plan(chosen_tasks, chosen_estimators, count, loaded, dataset, data_dir)
+        planned = plan(
+            chosen_tasks, chosen_estimators, count, loaded, dataset, data_dir, threads, device
+        )
     except DataError as error:
         raise UserError(str(error)) from error
     _check_folder(results)
@@ -94,17 +97,12 @@ def run(
         profile=Path(profile).stem,
         data_dir=data_dir,
         device=device,
-        threads=threads,
-        jobs=jobs or max(1, (os.cpu_count() or 1) // threads),
+        jobs=jobs or (1 if device.startswith("cuda") else max(1, (os.cpu_count() or 1) // threads)),
         command=" ".join(["run_bench.py", *sys.argv[1:]]),
     )
     console = Console()
     with shown([item.cell for item in planned], results, console) as done:
-        try:
-            outcomes = run_cells(planned, execution, done)
-        except WorkerLostError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+        outcomes = run_cells(planned, execution, done)
     return _conclude(results, outcomes, console)
 
 
@@ -128,13 +126,10 @@ def report(results: Path, /) -> int:
     results
         The folder that `--out` named.
     """
-    from analysis.load import ResultsError
     from analysis.report import write_report
 
-    try:
+    with _results_errors():
         written = write_report(results)
-    except ResultsError as error:
-        raise UserError(str(error)) from error
     for path in written:
         print(path)
     return 0
@@ -183,11 +178,24 @@ def _check_device(device: str) -> None:
     """Refuse a device that isn't there."""
     import torch
 
+    if device.partition(":")[0] not in {"cpu", "cuda"}:
+        raise UserError(f"--device {device}: give cpu, cuda, or cuda:N")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--device {device}: {reason}") from error
+
+
+@contextmanager
+def _results_errors() -> "Iterator[None]":
+    """Tell what is wrong with a results folder in a line."""
+    from analysis.load import ResultsError
+
+    try:
+        yield
+    except ResultsError as error:
+        raise UserError(str(error)) from error
 
 
 def _conclude(results: Path, outcomes: "list[Outcome]", console: "Console") -> int:
@@ -199,9 +207,10 @@ def _conclude(results: Path, outcomes: "list[Outcome]", console: "Console") -> i
     from bench.listing import print_summaries
     from bench.store import compact
 
-    compact(results)
-    written = write_report(results)
-    print_summaries(load_results(results), console)
+    with _results_errors():
+        compact(results)
+        written = write_report(results)
+        print_summaries(load_results(results), console)
     counts = Counter(outcome.status for outcome in outcomes)
     console.print(", ".join(f"{n} {status}" for status, n in sorted(counts.items())))
     console.print(f"tables and figures: {written[0]}")

@@ -1,11 +1,11 @@
 """Mistakes of the user's, told in one line."""
 
 import difflib
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
 
 class UserError(Exception):
@@ -26,11 +26,26 @@ def unknown(kind: str, name: str, known: Collection[str], listing: str) -> UserE
     return UserError(f"no {kind} {name!r}: {hint}{listing}")
 
 
-def invalid(where: str, error: "ValidationError", known: Collection[str]) -> UserError:
+def invalid(where: str, error: "ValidationError", model: "type[BaseModel]") -> UserError:
     """A pydantic error in one line, with the nearest setting if one is unknown."""
     first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
+    *parents, name = (str(part) for part in first["loc"])
+    place = ".".join([where, *parents]) if parents else where
     if first["type"] == "extra_forbidden":
+        known = _fields(model, parents)
         listing = f"there are {', '.join(sorted(known))}" if known else "it has none"
-        return unknown(f"setting of {where}", path, known, listing)
-    return UserError(f"{where}: {path} = {first['input']!r}: {first['msg'].lower()}")
+        return unknown(f"setting of {place}", name, known, listing)
+    if first["type"] == "missing":
+        return UserError(f"{place}: {name} is missing")
+    return UserError(f"{place}: {name} = {first['input']!r}: {first['msg'].lower()}")
+
+
+def _fields(model: "type[BaseModel]", path: Sequence[str]) -> Collection[str]:
+    """The fields of the model that is found at a path, which leads through dicts of models."""
+    for name in path:
+        field = model.model_fields.get(name)
+        if field is None:  # the key of a dict of models
+            continue
+        models = [part for part in get_args(field.annotation) if hasattr(part, "model_fields")]
+        model = models[0] if models else model
+    return model.model_fields

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from bench.step import CountedCost
+from bench.step import CountedCost, NotFiniteError
 from estimators.base import Estimator
 from estimators.distributions import BernoulliBits, Distribution, SparseBits
 from estimators.mappings import all_bit_vectors
@@ -50,11 +50,16 @@ def evaluate(
     """Metrics of a split, named as the columns of the results table.
 
     The same seed gives every estimator the same rows, noise and number of samples.
+
+    Raises:
+        NotFiniteError: the scores are not finite.
     """
     counted = cost.counting("evaluation")
     columns: dict[str, list[Tensor]] = defaultdict(list)
     for number, batch in enumerate(task.evaluation_batches(split, settings.batch_size, streams)):
         encoding = task.encode(batch)
+        if not encoding.scores.isfinite().all():
+            raise NotFiniteError("the scores are not finite")
         q = estimator.distribution(encoding.scores)
         sampler = Sampler(streams.generator(f"{split} samples", number))
         columns["cost"].append(expected_cost(counted, encoding.context, q, sampler, settings))
@@ -62,8 +67,9 @@ def evaluate(
         correct = task.correct(encoding, q.mode())
         if correct is not None:
             columns["correct"].append(correct.double())
-        if q.listable is not None:
-            columns["support"].append(q.support.row.bincount(minlength=len(encoding.scores)))
+        columns["support"].append(q.support_sizes)
+        if q.unsolved is not None:
+            columns["unsolved"].append(q.unsolved)
     rows = {name: torch.cat(parts).double() for name, parts in columns.items()}
     metrics = _metrics(task, rows)
     if task.pixels is not None and split == "test":
@@ -76,16 +82,18 @@ def _metrics(task: Task, rows: dict[str, Tensor]) -> dict[str, float | None]:
     cost, entropy = float(rows["cost"].mean()), float(rows["entropy"].mean())
     rate = task.log_assignments - entropy
     has_rate = task.pixels is not None
-    support = rows.get("support")
     return {
+        "expected_cost": cost,
+        "entropy": entropy,
         "accuracy": float(rows["correct"].mean()) if "correct" in rows else None,
         "loss": cost - task.entropy_weight * entropy,
         "elbo": -(cost + rate) if task.is_likelihood else None,
         "rate": rate if has_rate else None,
         "distortion": cost if has_rate else None,
-        "support_mean": None if support is None else float(support.mean()),
-        "support_median": None if support is None else float(support.median()),
-        "support_max": None if support is None else float(support.max()),
+        "support_mean": float(rows["support"].mean()),
+        "support_median": float(rows["support"].median()),
+        "support_max": float(rows["support"].max()),
+        "unsolved": float(rows["unsolved"].mean()) if "unsolved" in rows else None,
     }
 
 
@@ -97,7 +105,7 @@ def expected_cost(
     settings: EvaluationSettings,
 ) -> Tensor:
     """E_q[f(z)] for each row, (B,), in nats."""
-    if q.listable is not None and q.listable <= settings.max_summed:
+    if q.support_sizes.max() <= settings.max_summed:
         z, row, probability = q.support
         terms = probability * in_chunks(cost, context, z, row)
         return terms.new_zeros(len(q.scores)).index_add(0, row, terms)
@@ -155,8 +163,9 @@ def _negative_log_likelihood(
         log_p, samples = log_evidence(cost, encoding.context, q, sampler, settings)
         nats.append(-log_p.double())
         effective.append(samples.double())
-    bits = float(torch.cat(nats).mean()) / (math.log(2) * task.pixels)
-    return {"nll": bits, "nll_effective_samples": float(torch.cat(effective).mean())}
+    counted = slice(settings.nll_images)
+    bits = float(torch.cat(nats)[counted].mean()) / (math.log(2) * task.pixels)
+    return {"nll": bits, "nll_effective_samples": float(torch.cat(effective)[counted].mean())}
 
 
 def _rectangular(cost: CountedCost, context: Context, z: Tensor) -> Tensor:

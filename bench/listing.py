@@ -6,6 +6,7 @@ import pandas as pd
 from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from analysis.tables import summary
 from bench.profiles import bundled_profiles, load_profile
@@ -65,5 +66,5 @@ def _table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) 
     for place, name in enumerate(header):
         table.add_column(name, no_wrap=place == 0)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))
     return table

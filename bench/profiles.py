@@ -23,6 +23,9 @@ class TrainingSettings(BaseModel, extra="forbid", frozen=True):
     learning_rate: float = Field(1e-3, gt=0, description="for encoder and decoder")
     weight_decay: float = Field(0.0, ge=0, description="for encoder and decoder")
     baseline_learning_rate: float = Field(1e-3, gt=0, description="for the estimator's own")
+    entropy_weight: float | None = Field(
+        None, ge=0, description="λ in training, in place of the task's that is reported"
+    )
 
 
 class Overrides(BaseModel, extra="forbid", frozen=True):
@@ -30,7 +33,6 @@ class Overrides(BaseModel, extra="forbid", frozen=True):
 
     settings: dict[str, Any] = {}
     training: dict[str, Any] = {}
-    task: dict[str, Any] = {}
 
 
 class TaskProfile(BaseModel, extra="forbid", frozen=True):
@@ -52,10 +54,9 @@ class Profile(BaseModel, extra="forbid", frozen=True):
     evaluation: dict[str, Any] = {}
     tasks: dict[str, TaskProfile] = {}
 
-    def task_settings(self, task: str, estimator: str) -> dict[str, Any]:
-        """Settings for the task when this estimator trains it."""
-        part = self.tasks.get(task, TaskProfile())
-        return part.settings | part.estimators.get(estimator, Overrides()).task
+    def task_settings(self, task: str) -> dict[str, Any]:
+        """Settings for the task, the same for all estimators."""
+        return self.tasks.get(task, TaskProfile()).settings
 
     def estimator_settings(self, task: str, estimator: str) -> dict[str, Any]:
         """Settings for the estimator on this task."""
@@ -92,7 +93,7 @@ def validated(model: type[S], values: dict[str, Any], where: str) -> S:
     try:
         return model(**values)
     except ValidationError as error:
-        raise invalid(where, error, model.model_fields) from error
+        raise invalid(where, error, model) from error
 
 
 def bundled_profiles() -> dict[str, Path]:
@@ -116,13 +117,13 @@ def load_profile(name: str, tasks: list[str], estimators: list[str]) -> Profile:
         listing = f"there are {', '.join(bundled)}, or give the path of a TOML file"
         raise unknown("profile", name, bundled, listing)
     try:
-        profile = Profile(**tomllib.loads(path.read_text()))
+        profile = Profile(**tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(f"profile {path}: {(error.strerror or 'unreadable').lower()}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"profile {path} is no valid TOML: {error}") from error
     except ValidationError as error:
-        raise invalid(f"profile {name}", error, Profile.model_fields) from error
+        raise invalid(f"profile {name}", error, Profile) from error
     see = "see run_bench.py list"
     for task, part in profile.tasks.items():
         if task not in tasks:

@@ -49,7 +49,8 @@ def shown(cells: Sequence[Cell], results: Path, console: Console) -> Iterator[Do
         def done(outcome: Outcome) -> None:
             progress.advance(grid)
             if outcome.status not in {"ok", "stored", "skipped"}:
-                progress.console.print(f"{outcome.cell.name}: {outcome.status}: {outcome.reason}")
+                line = f"{outcome.cell.name}: {outcome.status}: {outcome.reason}"
+                progress.console.print(line, markup=False, highlight=False)
 
         try:
             yield done

@@ -12,29 +12,22 @@ from typing import Any
 
 import torch
 from joblib import Parallel, delayed
+from joblib.externals.loky import ProcessPoolExecutor
 
 from bench.cells import Cell, Planned
 from bench.provenance import device_name, provenance
-from bench.store import SCHEMA_VERSION, hyperparameters, stored_status, write_cell
-from bench.training import DivergedError, train_cell
-
-FINAL = frozenset({"ok", "skipped"})
-"""Outcomes that stand; a cell with any other is run again."""
-
-
-class WorkerLostError(Exception):
-    """A worker process died; the message says what to do."""
+from bench.store import hyperparameters, stored_status, write_cell
+from bench.training import DivergedError, Row, train_cell
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How to run cells. Nothing here changes their numbers, but for the device."""
+    """How to run cells. Nothing here changes their numbers."""
 
     results: Path
     profile: str
     data_dir: Path | None
     device: str
-    threads: int
     jobs: int
     command: str
 
@@ -48,10 +41,11 @@ class Outcome:
     reason: str | None
 
 
+Done = Callable[[Outcome], None]
+
+
 def run_cells(
-    planned: Sequence[Planned],
-    execution: Execution,
-    done: Callable[[Outcome], None] = lambda outcome: None,
+    planned: Sequence[Planned], execution: Execution, done: Done = lambda outcome: None
 ) -> list[Outcome]:
     """Run what is not stored yet and return an outcome for every cell, in no fixed order.
 
@@ -68,38 +62,72 @@ def run_cells(
 
     todo = []
     for item in planned:
-        if stored_status(execution.results, item.cell) in FINAL:
-            finish(Outcome(item.cell, "stored", None))
-        elif item.skip is not None:
+        stored = stored_status(execution.results, item.cell)
+        if item.skip is not None:
             outcome = Outcome(item.cell, "skipped", item.skip)
-            _store(outcome, [{}], execution, beside=0, wall_seconds=0.0, started=_now())
+            if stored != "skipped":
+                _store(outcome, [], execution, beside=0, wall_seconds=0.0, started=_now())
             finish(outcome)
+        elif stored == "ok":
+            finish(Outcome(item.cell, "stored", None))
         else:
             todo.append(item.cell)
-    beside = min(execution.jobs, len(todo)) - 1
-    pool = Parallel(n_jobs=execution.jobs, return_as="generator_unordered", batch_size=1)
-    try:
-        for outcome in pool(delayed(run_cell)(cell, execution, beside) for cell in todo):
-            finish(outcome)
-    except BrokenProcessPool as error:
-        raise WorkerLostError(
-            "a worker process was killed, for want of memory perhaps; what was finished is "
-            "stored: run the same command to go on, with fewer --jobs if it happens again"
-        ) from error
+    while todo:
+        _run_together(todo, execution, finish)
+        # What is left had no chance: a worker was killed, and its pool with it.
+        over = {outcome.cell.key for outcome in outcomes}
+        todo = [cell for cell in todo if cell.key not in over]
     return outcomes
 
 
+def _run_together(cells: Sequence[Cell], execution: Execution, finish: Done) -> None:
+    """Run cells side by side until all are through, or a worker process dies.
+
+    A cell that was running then is run again, alone in a process: if that dies too, it has failed.
+    """
+    beside = min(execution.jobs, len(cells)) - 1
+    pool = Parallel(n_jobs=execution.jobs, return_as="generator_unordered", batch_size=1)
+    over: set[str] = set()
+    for cell in cells:  # a run that was killed may have left some
+        progress_file(execution.results, cell).unlink(missing_ok=True)
+    try:
+        for outcome in pool(delayed(run_cell)(cell, execution, beside) for cell in cells):
+            over.add(outcome.cell.key)
+            finish(outcome)
+    except BrokenProcessPool:
+        left = [cell for cell in cells if cell.key not in over]
+        running = [cell for cell in left if progress_file(execution.results, cell).exists()]
+        for cell in running or left[:1]:
+            finish(_run_alone(cell, execution))
+
+
+def _run_alone(cell: Cell, execution: Execution) -> Outcome:
+    """Run a cell in a process of its own, whose death is the cell's."""
+    started, start = _now(), time.perf_counter()
+    with ProcessPoolExecutor(max_workers=1) as pool:
+        try:
+            outcome: Outcome = pool.submit(run_cell, cell, execution, 0).result()
+        except BrokenProcessPool:
+            reason = "its process was killed, for want of memory perhaps: free some, and run again"
+            outcome = Outcome(cell, "failed", reason)
+            progress_file(execution.results, cell).unlink(missing_ok=True)
+            _store(outcome, [], execution, 0, time.perf_counter() - start, started)
+    return outcome
+
+
 def run_cell(cell: Cell, execution: Execution, beside: int) -> Outcome:
-    """Train and store one cell; whatever goes wrong becomes its outcome.
+    """Train and store one cell; whatever goes wrong becomes its outcome, after the rows so far.
 
     Args:
         beside: how many other cells run at the same time.
     """
-    torch.set_num_threads(execution.threads)
+    torch.set_num_threads(cell.threads)
     started, start = _now(), time.perf_counter()
-    rows: list[dict[str, Any]] = [{}]
+    rows: list[Row] = []
     try:
-        rows = train_cell(cell, execution.data_dir, execution.device, _reporter(cell, execution))
+        report = _reporter(cell, execution)
+        for row in train_cell(cell, execution.data_dir, execution.device, report):
+            rows.append(row)  # noqa: PERF402  (what came before an error is kept)
         outcome = Outcome(cell, "ok", None)
     except DivergedError as error:
         outcome = Outcome(cell, "diverged", str(error))
@@ -122,7 +150,8 @@ def _reporter(cell: Cell, execution: Execution) -> Callable[[float], None]:
     """Write the share done to the cell's progress file, a few times a second at most."""
     path = progress_file(execution.results, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
-    last = 0.0
+    path.write_text("0")
+    last = time.monotonic()
 
     def report(fraction: float) -> None:
         nonlocal last
@@ -136,15 +165,15 @@ def _reporter(cell: Cell, execution: Execution) -> Callable[[float], None]:
 
 def _store(
     outcome: Outcome,
-    rows: list[dict[str, Any]],
+    rows: list[Row],
     execution: Execution,
     beside: int,
     wall_seconds: float,
     started: str,
 ) -> None:
+    """Store a cell's rows; one with its outcome alone where there are none."""
     cell = outcome.cell
-    common = {
-        "schema_version": SCHEMA_VERSION,
+    common: dict[str, Any] = {
         "key": cell.key,
         "seed": cell.seed,
         "profile": execution.profile,
@@ -154,15 +183,15 @@ def _store(
         "reason": outcome.reason,
         "wall_seconds": wall_seconds,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "threads": execution.threads,
+        "threads": cell.threads,
         "cells_beside": beside,
         "device": device_name(execution.device),
         "started": started,
         **provenance(),
         "command": execution.command,
     }
-    write_cell(execution.results, cell, [common | row for row in rows])
+    write_cell(execution.results, cell, [common | row for row in rows or [{}]])
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")

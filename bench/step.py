@@ -44,6 +44,10 @@ class CountedCost:
         return max(1, MAX_ACTIVATION // self.task.activation_size)
 
 
+class NotFiniteError(ArithmeticError):
+    """A number that the step needs is infinite or not a number; the message says which."""
+
+
 class StepResult(NamedTuple):
     """A step's loss, ready for its backward pass, and what was seen on the way."""
 
@@ -55,6 +59,8 @@ class StepResult(NamedTuple):
     """Rows whose latent variable was proposed for."""
     update: tuple[Proposal, Tensor] | None
     """What the estimator's `update` takes after the step."""
+    diagnostics: dict[str, Tensor]
+    """What the estimator has to say of itself: scalars by name."""
 
 
 def training_loss(
@@ -64,27 +70,37 @@ def training_loss(
     batch: object,
     sampler: Sampler,
     latent: bool = True,
+    entropy_weight: float | None = None,
 ) -> StepResult:
     """The loss of a batch whose gradient is the estimator's.
 
     Where the decoder runs in several chunks, their gradients for its parameters are already
     accumulated when this returns, and the loss brings the rest: clear the gradients before, and
-    call `backward` on the loss after. With `latent` false only the supervised part is there.
+    call `backward` on the loss after.
+
+    Args:
+        latent: false for the supervised part alone.
+        entropy_weight: λ, in place of the task's.
+    Raises:
+        NotFiniteError: the scores are not finite.
     """
     encoding = task.encode(batch)
-    loss = encoding.scores.new_zeros(())
-    objective, rows, update = loss, 0, None
+    if not encoding.scores.isfinite().all():
+        raise NotFiniteError("the scores are not finite")
+    result = StepResult(encoding.scores.new_zeros(()), encoding.scores.new_zeros(()), 0, None, {})
     if latent and estimator.trains_latent:
-        loss, objective, update = latent_loss(task, estimator, cost, encoding, sampler)
-        rows = len(encoding.scores)
+        weight = task.entropy_weight if entropy_weight is None else entropy_weight
+        result = latent_loss(task, estimator, cost, encoding, sampler, weight)
     if encoding.supervised is not None:
         supervised = task.supervised_loss(
             encoding.supervised,
             lambda scores, target: label_loss(estimator, scores, target),
             cost.counting("supervised"),
         )
-        loss, objective = loss + supervised, objective + supervised.detach()
-    return StepResult(loss, objective, rows, update)
+        result = result._replace(
+            loss=result.loss + supervised, objective=result.objective + supervised.detach()
+        )
+    return result
 
 
 def label_loss(estimator: Estimator, scores: Tensor, target: Tensor) -> Tensor:
@@ -95,9 +111,14 @@ def label_loss(estimator: Estimator, scores: Tensor, target: Tensor) -> Tensor:
 
 
 def latent_loss(
-    task: Task, estimator: Estimator, cost: CountedCost, encoding: Encoding, sampler: Sampler
-) -> tuple[Tensor, Tensor, tuple[Proposal, Tensor]]:
-    """The weighted mean of E_q[f] − λ H(q) over rows: loss, objective, what to update with."""
+    task: Task,
+    estimator: Estimator,
+    cost: CountedCost,
+    encoding: Encoding,
+    sampler: Sampler,
+    entropy_weight: float,
+) -> StepResult:
+    """The weighted mean of E_q[f] − λ H(q) over rows."""
     q = estimator.distribution(encoding.scores)
     proposal = estimator.propose(q, encoding.features, sampler)
     scale = task.latent_weight / len(encoding.scores)
@@ -106,13 +127,14 @@ def latent_loss(
     if decoder_term is None:
         decoder_term = _weighted(estimate, costs) * scale
     entropy = q.entropy().sum()
-    loss = decoder_term - scale * task.entropy_weight * entropy
+    loss = decoder_term - scale * entropy_weight * estimate.scale * entropy
     if estimate.surrogate is not None:
         loss = loss + scale * estimate.surrogate.sum()
     if estimate.own_loss is not None:
         loss = loss + estimate.own_loss
-    objective = scale * (estimate.objective.sum() - task.entropy_weight * entropy.detach())
-    return loss, objective, (proposal, costs.detach())
+    objective = scale * (estimate.objective.sum() - entropy_weight * entropy.detach())
+    update = (proposal, costs.detach())
+    return StepResult(loss, objective, len(encoding.scores), update, estimate.diagnostics)
 
 
 def _weighted(estimate: Estimate, costs: Tensor) -> Tensor:
@@ -134,10 +156,12 @@ def evaluate_costs(
         the costs carry the graph.
     """
     z, row, weight = proposal.z, proposal.row, proposal.decoder_weight
-    if weight is None:
-        return cost(context, z, row), None
-    weight = scale * weight.detach()
     path = proposal.pathwise_weight
+    if weight is None:
+        if path is not None:
+            raise TypeError("a proposal with pathwise weights has to give decoder weights as well")
+        return cost(context, z.detach(), row), None
+    weight = scale * weight.detach()
     joint = path is None or path is proposal.decoder_weight
     if joint and len(row) <= cost.at_once:
         costs = cost(context, z if path is not None else z.detach(), row)

@@ -15,18 +15,19 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import dataset as ds
 
+from analysis.load import SCHEMA_VERSION, read_cells
 from bench.cells import Cell
 
-SCHEMA_VERSION = 1
-
-_TEXT = ("key", "profile", "dataset", "hyperparameters", "status", "reason", "split", "device")
+_TEXT = (
+    "key", "profile", "dataset", "hyperparameters", "status", "reason", "split", "device",
+    "diagnostics",
+)  # fmt: skip
 _TEXT_LATER = ("machine", "torch", "python", "commit", "command", "started")
 _NUMBERS = (
     "epoch", "accuracy", "elbo", "nll", "nll_effective_samples", "rate", "distortion", "loss",
-    "support_mean", "support_median", "support_max", "decoder_calls", "train_seconds",
-    "wall_seconds", "gradient_norm", "peak_memory_mb", "chance",
+    "expected_cost", "entropy", "support_mean", "support_median", "support_max", "unsolved",
+    "decoder_calls", "train_seconds", "wall_seconds", "gradient_norm", "peak_memory_mb", "chance",
 )  # fmt: skip
 _COUNTS = (
     "schema_version", "seed", "latent_size", "step", "examples", "decoder_calls_total",
@@ -62,17 +63,21 @@ def write_cell(results: Path, cell: Cell, rows: Iterable[dict[str, Any]]) -> Non
 def stored_status(results: Path, cell: Cell) -> str | None:
     """The status of a stored cell; None if it is not there or can't be read."""
     try:
-        statuses = pq.read_table(cell_path(results, cell), columns=["status"], partitioning=None)
-    except (FileNotFoundError, pa.ArrowInvalid):
+        with cell_path(results, cell).open("rb") as file:
+            statuses = pq.read_table(file, columns=["status"])
+    except (OSError, pa.ArrowInvalid):
         return None
     return str(statuses["status"][-1].as_py())
 
 
 def compact(results: Path) -> Path:
-    """Put all stored cells into one table.parquet and return its path."""
-    cells = ds.dataset(results / "cells", partitioning="hive")
+    """Put all stored cells into one table.parquet and return its path.
+
+    Raises:
+        ResultsError: a file is damaged, or of another schema.
+    """
     path = results / "table.parquet"
-    _write(cells.to_table(), path)
+    _write(read_cells(results), path)
     return path
 
 
@@ -93,14 +98,16 @@ def _table(rows: list[dict[str, Any]]) -> pa.Table:
         strange = set(row) - set(SCHEMA.names)
         if strange:
             raise KeyError(f"no such column: {', '.join(sorted(strange))}")
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    known = [{"schema_version": SCHEMA_VERSION} | row for row in rows]
+    return pa.Table.from_pylist(known, schema=SCHEMA)
 
 
 def _write(table: pa.Table, path: Path) -> None:
     """Write under a temporary name of this process, then rename, which is atomic."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        pq.write_table(table, temporary)
+        with temporary.open("wb") as file:  # pyarrow takes the path "a:b" for an address
+            pq.write_table(table, file)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

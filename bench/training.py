@@ -1,26 +1,25 @@
 """Training of one cell: build, warm up, train, evaluate on a schedule."""
 
+import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from bench.building import build_estimator, build_task, latent_of
 from bench.cells import Cell
 from bench.evaluation import EvaluationSettings, evaluate
 from bench.profiles import TrainingSettings
-from bench.step import CountedCost, training_loss
-from estimators.base import Estimator, Latent
-from estimators.registry import all_estimators
+from bench.step import CountedCost, NotFiniteError, training_loss
 from estimators.sampler import Sampler
-from tasks.base import Split, Task
-from tasks.data import DataError, load_images
-from tasks.registry import all_tasks
-from tasks.streams import Streams, derive_seed
+from tasks.base import Split
+from tasks.streams import Streams
 
 WARM_UP_STEPS = 3
 """Steps of a throw-away copy before the clock starts: first calls allocate and compile."""
@@ -41,25 +40,23 @@ class Trainer:
     Args:
         cell: what to train.
         data_dir: folder with the data sets that are not bundled.
-        device: where to, such as "cpu" or "cuda".
+        device: where to, such as "cpu" or "cuda:1".
     Raises:
         DataError: a data set is missing or damaged, or too small for a batch.
     """
 
     def __init__(self, cell: Cell, data_dir: Path | None = None, device: str = "cpu") -> None:
-        self.cell = cell
         self.settings = TrainingSettings(**cell.training)
         self.evaluation = EvaluationSettings(**cell.evaluation)
         self.streams = Streams(cell.seed, device)
-        self.task = _build_task(cell, self.settings, data_dir).to(device)
-        if self.task.steps_per_epoch < 1:
-            raise DataError(
-                f"{cell.task} has fewer rows than a batch of {self.settings.batch_size}: "
-                "lower the setting batch_size"
-            )
-        self.estimator = _build_estimator(cell, self.task).to(device)
-        self.cost = CountedCost(self.task)
         s = self.settings
+        self.task = build_task(cell.task, cell.task_settings, s.batch_size, cell.seed, data_dir).to(
+            device
+        )
+        self.estimator = build_estimator(
+            cell.estimator, cell.estimator_settings, latent_of(self.task), cell.seed
+        ).to(device)
+        self.cost = CountedCost(self.task)
         groups: list[dict[str, Any]] = [
             {"params": [*self.task.parameters()], "weight_decay": s.weight_decay},
             {"params": [*self.estimator.parameters()], "lr": s.baseline_learning_rate},
@@ -67,61 +64,61 @@ class Trainer:
         self.optimizer = torch.optim.Adam(
             [group for group in groups if group["params"]], lr=s.learning_rate, fused=True
         )
+        self.warm_start = s.warm_start_epochs * self.task.steps_per_epoch
+        self.steps = self.warm_start + s.epochs * self.task.steps_per_epoch
         self.step = 0
         self.rows = 0
         self.train_seconds = 0.0
-
-    @property
-    def steps(self) -> int:
-        """Steps of the whole training, the warm start included."""
-        epochs = self.settings.warm_start_epochs + self.settings.epochs
-        return epochs * self.task.steps_per_epoch
+        self.gradient_norm: Tensor | None = None
+        self._diagnostics: dict[str, list[Tensor]] = defaultdict(list)
 
     def train(self, steps: int) -> None:
         """Take some steps, on the clock.
 
         Raises:
-            DivergedError: the loss is not finite.
+            DivergedError: the loss or a gradient is not finite.
         """
         start = time.perf_counter()
         for _ in range(steps):
-            self._step()
-        self._synchronise()
+            try:
+                self._step()
+            except NotFiniteError as error:
+                raise DivergedError(f"{error} at step {self.step}") from error
+        if self.streams.device.startswith("cuda"):
+            torch.cuda.synchronize(self.streams.device)
         self.train_seconds += time.perf_counter() - start
 
     def _step(self) -> None:
-        step = self.step
-        warm_start = self.settings.warm_start_epochs * self.task.steps_per_epoch
         self.optimizer.zero_grad()
         result = training_loss(
             self.task,
             self.estimator,
             self.cost,
-            self.task.training_batch(step, self.streams),
-            Sampler(self.streams.generator("estimator", step)),
-            latent=step >= warm_start,
+            self.task.training_batch(self.step, self.streams),
+            Sampler(self.streams.generator("estimator", self.step)),
+            latent=self.step >= self.warm_start,
+            entropy_weight=self.settings.entropy_weight,
         )
-        if not torch.isfinite(result.loss):
-            raise DivergedError(f"the loss is {result.objective.item()} at step {step}")
         if result.loss.requires_grad:
             result.loss.backward()
+            self._check(result.loss)
             self.optimizer.step()
         if result.update is not None:
             with torch.no_grad():
                 self.estimator.update(*result.update)
+        for name, value in result.diagnostics.items():
+            self._diagnostics[name].append(value)
         self.rows += result.rows
         self.step += 1
 
-    def _synchronise(self) -> None:
-        if self.streams.device.startswith("cuda"):
-            torch.cuda.synchronize()
-
-    def gradient_norm(self) -> float | None:
-        """Norm of the last step's gradient for encoder and decoder; None before the first step."""
+    def _check(self, loss: Tensor) -> None:
+        """Note the norm of the gradient for encoder and decoder, and refuse what is not finite."""
         gradients = [p.grad for p in self.task.parameters() if p.grad is not None]
-        if not gradients:
-            return None
-        return float(nn.utils.get_total_norm(gradients))
+        self.gradient_norm = nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(loss.detach() + self.gradient_norm):
+            raise NotFiniteError(
+                f"the loss is {loss.item():.3g} and the gradient's norm {self.gradient_norm:.3g}"
+            )
 
     def evaluate(self, split: Split) -> Row:
         """A row of the results table, without what is the same for all rows of the cell.
@@ -130,11 +127,15 @@ class Trainer:
             DivergedError: the loss is not finite.
         """
         calls = self.cost.calls
-        metrics = evaluate(
-            self.task, self.estimator, self.cost, self.evaluation, split, self.streams
-        )
+        try:
+            metrics = evaluate(
+                self.task, self.estimator, self.cost, self.evaluation, split, self.streams
+            )
+        except NotFiniteError as error:
+            raise DivergedError(f"{error} on {split} at step {self.step}") from error
         if not math.isfinite(metrics["loss"] or 0.0):
             raise DivergedError(f"the {split} loss is {metrics['loss']} at step {self.step}")
+        norm = None if self.gradient_norm is None else float(self.gradient_norm)
         return {
             "epoch": self.step / self.task.steps_per_epoch,
             "step": self.step,
@@ -145,9 +146,16 @@ class Trainer:
             "examples": self.rows,
             "latent_size": self.task.size,
             "chance": self.task.chance,
-            "gradient_norm": self.gradient_norm(),
+            "gradient_norm": norm,
+            "diagnostics": self._take_diagnostics(),
             **metrics,
         }
+
+    def _take_diagnostics(self) -> str | None:
+        """Means over the steps since they were last taken, as JSON."""
+        means = {name: float(torch.stack(v).mean()) for name, v in self._diagnostics.items()}
+        self._diagnostics.clear()
+        return json.dumps(means, sort_keys=True) if means else None
 
 
 def train_cell(
@@ -155,7 +163,7 @@ def train_cell(
     data_dir: Path | None = None,
     device: str = "cpu",
     report: Callable[[float], None] = lambda fraction: None,
-) -> list[Row]:
+) -> Iterator[Row]:
     """Train a cell to its end: a row for each evaluation on validation, and one on test.
 
     Args:
@@ -167,47 +175,31 @@ def train_cell(
         DivergedError: the loss stopped being finite.
         DataError: a data set is missing or damaged.
     """
-    Trainer(cell, data_dir, device).train(WARM_UP_STEPS)
+    warming = Trainer(cell, data_dir, device)
+    warming.step = warming.warm_start  # the steps that use the latent variable
+    with suppress(DivergedError):  # which the real steps will find as well
+        warming.train(WARM_UP_STEPS)
+    del warming
+
     trainer = Trainer(cell, data_dir, device)
     every = trainer.settings.evaluate_every * trainer.task.steps_per_epoch
-    rows = [trainer.evaluate("validation")]
+    before = trainer.evaluate("validation")
+    yield before | {"decoder_calls": None}
     while trainer.step < trainer.steps:
         following = min(trainer.step + every, trainer.steps)
         while trainer.step < following:
             trainer.train(min(REPORT_EVERY, following - trainer.step))
             report(trainer.step / trainer.steps)
-        rows.append(trainer.evaluate("validation"))
-    rows.append(trainer.evaluate("test"))
-    for before, row in zip([None, *rows], rows, strict=False):
-        row["decoder_calls"] = _calls_per_example(row, before if row["split"] != "test" else None)
-    return rows
+        row = trainer.evaluate("validation")
+        yield row | {"decoder_calls": _calls_per_example(row, before)}
+        before = row
+    row = trainer.evaluate("test")
+    yield row | {"decoder_calls": _calls_per_example(row)}
 
 
-def _calls_per_example(row: Row, before: Row | None) -> float | None:
+def _calls_per_example(row: Row, before: Row | None = None) -> float | None:
     """Latent decoder calls for each example since an earlier row, or since the start."""
     calls, examples = row["decoder_calls_total"], row["examples"]
     if before is not None:
         calls, examples = calls - before["decoder_calls_total"], examples - before["examples"]
     return calls / examples if examples else None
-
-
-@contextmanager
-def _seeded(seed: int, name: str) -> Iterator[None]:
-    """Layers initialise themselves from the global generator: seed it, and put it back after."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, name))
-        yield
-
-
-def _build_task(cell: Cell, training: TrainingSettings, data_dir: Path | None) -> Task:
-    task_class = all_tasks()[cell.task]
-    settings = task_class.Settings(**cell.task_settings)
-    images = load_images(settings.dataset, data_dir)
-    with _seeded(cell.seed, "parameters"):
-        return task_class(images, settings, training.batch_size)
-
-
-def _build_estimator(cell: Cell, task: Task) -> Estimator:
-    latent = Latent(task.family, task.size, task.features)
-    with _seeded(cell.seed, "estimator parameters"):
-        return all_estimators()[cell.estimator].make(latent, **cell.estimator_settings)

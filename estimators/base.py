@@ -68,14 +68,17 @@ class Estimate:
     objective: Tensor
     """(B,), detached: the estimate of E_q[f(z)]."""
     surrogate: Tensor | None
-    """(B,): its gradient in the scores is the estimate of E_q[f(z)]'s; None where all of it flows
-    through z."""
+    """(B,): its gradient in the scores is the estimate of E_q[f(z)]'s, times `scale`; None where
+    all of it flows through z."""
+    scale: Tensor | float = 1.0
+    """Positive, detached: the harness multiplies the entropy's gradient in the scores by it too, so
+    that a scaled estimate follows the same objective."""
     decoder_weight: Tensor | None = None
-    """(N,): only where the proposal left it open."""
+    """(N,): only where the proposal left it open; it then has no `pathwise_weight`."""
     own_loss: Tensor | None = None
     """Scalar: trains the estimator's own parameters, by an optimizer of their own."""
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
-    """Named scalars to look at, such as a baseline's error."""
+    """Named scalars to look at, such as a baseline's error; their means over steps are stored."""
 
 
 class NoSettings(BaseModel, extra="forbid", frozen=True):

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from estimators.mappings import all_bit_vectors, sparsemax
-from estimators.mappings.bits import MAX_ENUMERATED_BITS
 from estimators.sampler import Sampler
 
 
@@ -33,6 +32,10 @@ class Support(NamedTuple):
 
 class Distribution(ABC):
     """q(z | x) for each of B rows."""
+
+    unsolved: Tensor | None = None
+    """(B,) bool: rows where an iterative mapping stopped short of its tolerance; None where q does
+    not come from one."""
 
     def __init__(self, scores: Tensor) -> None:
         self.scores = scores
@@ -59,13 +62,13 @@ class Distribution(ABC):
         """All assignments of positive probability.
 
         Raises:
-            ValueError: there are too many to list (see `listable`).
+            ValueError: there are too many to list (see `support_sizes`).
         """
 
     @property
     @abstractmethod
-    def listable(self) -> int | None:
-        """Most assignments that `support` lists for a row; None where it can't list them."""
+    def support_sizes(self) -> Tensor:
+        """How many assignments `support` would list for each row, (B,), without listing them."""
 
 
 class Categorical(Distribution):
@@ -97,8 +100,8 @@ class Categorical(Distribution):
         return Support(z, row, self.probabilities[row, z])
 
     @property
-    def listable(self) -> int:
-        return self.scores.shape[1]
+    def support_sizes(self) -> Tensor:
+        return (self.probabilities.detach() > 0).sum(dim=1)
 
     def fenchel_young_loss(self, target: Tensor) -> Tensor:
         """The loss on known categories (B,) that belongs to softmax: cross-entropy, nats, (B,)."""
@@ -150,14 +153,13 @@ class BernoulliBits(Distribution):
     def support(self) -> Support:
         rows, size = self.scores.shape
         every = all_bit_vectors(size, self.scores).expand(rows, -1, -1)
-        probability = self.log_prob(every).exp()
-        row, column = (probability.detach() > 0).nonzero(as_tuple=True)
-        return Support(every[row, column], row, probability[row, column])
+        row = torch.arange(rows, device=every.device).repeat_interleave(2**size)
+        return Support(every.flatten(0, 1), row, self.log_prob(every).exp().flatten())
 
     @property
-    def listable(self) -> int | None:
-        size = self.scores.shape[1]
-        return 2**size if size <= MAX_ENUMERATED_BITS else None
+    def support_sizes(self) -> Tensor:
+        rows, size = self.scores.shape
+        return self.scores.new_full((rows,), 2.0**size, dtype=torch.float64)
 
     def marginals(self) -> Tensor:
         """Probability that each bit is on, (B, D)."""
@@ -171,12 +173,20 @@ class SparseBits(Distribution):
         scores: (B, D), which the mapping had.
         vertices: (B, M, D) zeros and ones, distinct where their probability is positive.
         probabilities: (B, M), differentiable in the scores; zero for padding.
+        unsolved: (B,) bool, rows that the mapping did not solve to its tolerance.
     """
 
-    def __init__(self, scores: Tensor, vertices: Tensor, probabilities: Tensor) -> None:
+    def __init__(
+        self,
+        scores: Tensor,
+        vertices: Tensor,
+        probabilities: Tensor,
+        unsolved: Tensor | None = None,
+    ) -> None:
         super().__init__(scores)
         self._vertices = vertices
         self._probabilities = probabilities
+        self.unsolved = unsolved
 
     def sample(self, sampler: Sampler, samples: int) -> Tensor:
         chosen = sampler.categorical(self._probabilities.detach(), samples)
@@ -202,8 +212,8 @@ class SparseBits(Distribution):
         return Support(self._vertices[row, column], row, self._probabilities[row, column])
 
     @property
-    def listable(self) -> int:
-        return self._vertices.shape[1]
+    def support_sizes(self) -> Tensor:
+        return (self._probabilities.detach() > 0).sum(dim=1)
 
     def marginals(self) -> Tensor:
         """Probability that each bit is on, (B, D)."""

@@ -41,7 +41,7 @@ class ScoreFunction(Estimator):
         return features.new_zeros(len(features))
 
     def scale(self) -> Tensor | float:
-        """What the learning signal is divided by."""
+        """What the learning signal is multiplied by."""
         return 1.0
 
     def own_loss(self, costs: Tensor, baseline: Tensor) -> Tensor | None:
@@ -57,10 +57,11 @@ class ScoreFunction(Estimator):
     def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
         f = costs.view(-1, self.settings.samples)
         b = proposal.extras["baseline"]
-        signal = (f - b.detach()) / self.scale()
+        signal = (f - b.detach()) * self.scale()
         return Estimate(
             objective=f.mean(dim=1),
             surrogate=(signal * q.log_prob(proposal.extras["z"])).mean(dim=1),
+            scale=self.scale(),
             own_loss=self.own_loss(f, b),
             diagnostics={"baseline_error": (f - b.detach()).square().mean()},
         )
@@ -126,7 +127,8 @@ class NVIL(ScoreFunction):
     """b = b_ψ(x) + c, and the signal is divided by max(1, σ) (Mnih & Gregor 2014, algorithm 1).
 
     c and σ² are moving averages of the mean and the variance of f − b_ψ(x) over earlier
-    batches, so that the expected estimate is the exact gradient divided by max(1, σ).
+    batches, so that the expected estimate is the exact gradient divided by max(1, σ). The entropy's
+    gradient, which the published signal holds as log q, is divided alike.
     """
 
     name = "nvil"
@@ -149,7 +151,7 @@ class NVIL(ScoreFunction):
         return b + self.centre.value
 
     def scale(self) -> Tensor:
-        return self.variance.value.sqrt().clamp(min=1)
+        return 1 / self.variance.value.sqrt().clamp(min=1)
 
     def own_loss(self, costs: Tensor, baseline: Tensor) -> Tensor:
         return (costs - baseline).square().mean()

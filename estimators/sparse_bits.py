@@ -9,7 +9,13 @@ from torch import Tensor
 
 from estimators.base import Family, Latent
 from estimators.distributions import Distribution, SparseBits
-from estimators.mappings import BitSolver, Parametrisation, sparsemap_bits, topk_sparsemax
+from estimators.mappings import (
+    BitSolver,
+    Parametrisation,
+    lp_sparsemap,
+    sparsemap_bits,
+    topk_sparsemax,
+)
 from estimators.registry import register
 from estimators.support_sum import SupportSum
 
@@ -62,6 +68,17 @@ class SparseMAP(SupportSum):
 
     settings: Settings
 
+    @classmethod
+    def refusal(cls, latent: Latent, settings: BaseModel) -> str | None:
+        assert isinstance(settings, SparseMAP.Settings)
+        if settings.solver == "lp-sparsemap" and not lp_sparsemap.available():
+            return (
+                f"lp-sparsemap is not there: `make lp-sparsemap`, and set {lp_sparsemap.VARIABLE}"
+            )
+        if settings.solver == "lp-sparsemap" and settings.parametrisation != "pairs":
+            return "lp-sparsemap solves the parametrisation by pairs only"
+        return super().refusal(latent, settings)
+
     @property
     def calls_per_row(self) -> int:
         return self.latent.size + 1
@@ -74,7 +91,8 @@ class SparseMAP(SupportSum):
     def distribution(self, scores: Tensor) -> Distribution:
         s = self.settings
         solution = sparsemap_bits(scores, self.budget, s.parametrisation, s.solver, s.tolerance)
-        return SparseBits(scores, solution.vertices, solution.probabilities)
+        unsolved = solution.residual > 1.01 * s.tolerance  # a hundredth for rounding
+        return SparseBits(scores, solution.vertices, solution.probabilities, unsolved)
 
 
 @register
@@ -84,6 +102,13 @@ class SparseMAPBudget(SparseMAP):
     name = "sparsemap-budget"
     citation = "Correia et al. 2020, section 5.3"
 
+    @classmethod
+    def refusal(cls, latent: Latent, settings: BaseModel) -> str | None:
+        assert isinstance(settings, SparseMAP.Settings)
+        if settings.solver == "lp-sparsemap":
+            return "lp-sparsemap gives no distribution over bit-vectors with a budget"
+        return super().refusal(latent, settings)
+
     @property
     def budget(self) -> int:
-        return self.latent.size // 2
+        return max(1, self.latent.size // 2)

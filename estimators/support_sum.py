@@ -32,7 +32,8 @@ class SupportSum(Estimator):
     def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
         terms = q.support.probability * costs
         value = terms.new_zeros(len(q.scores)).index_add(0, proposal.row, terms)
-        return Estimate(objective=value.detach(), surrogate=value)
+        unsolved = {} if q.unsolved is None else {"unsolved": q.unsolved.to(costs.dtype).mean()}
+        return Estimate(objective=value.detach(), surrogate=value, diagnostics=unsolved)
 
 
 class EnumeratedSum(SupportSum):

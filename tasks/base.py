@@ -64,7 +64,8 @@ class TaskSettings(BaseModel, extra="forbid", frozen=True):
 class Task(nn.Module, ABC):
     """Data, networks, cost and metrics. Its parameters are those of encoder and decoder.
 
-    A subclass sets the attributes below in its constructor or as class variables.
+    A subclass sets the attributes below in its constructor or as class variables. Its constructor
+    takes (images, settings, batch_size) and raises DataError where these do not go together.
     """
 
     name: ClassVar[str]
@@ -83,7 +84,8 @@ class Task(nn.Module, ABC):
     pixels: int | None = None
     """P, where −log p(x) can be given in bits per pixel by summing over z alone."""
     entropy_weight: float = 1.0
-    """λ in the objective E_q[f] − λ H(q)."""
+    """λ in the objective E_q[f] − λ H(q) that is reported, and trained on unless the training
+    settings say otherwise."""
     latent_weight: float = 1.0
     """Weight of that objective beside the supervised loss."""
     chance: float | None = None
@@ -97,7 +99,6 @@ class Task(nn.Module, ABC):
         self.batch_size = batch_size
         self.levels = images.levels
         self.features = images.size
-        self.size = self.latent_size(images, settings)
         for split, part in images.split(settings.validation, settings.split_seed).items():
             # As buffers the data moves to the device with the model; it is no part of its state.
             self.register_buffer(f"{split}_pixels", part.pixels, persistent=False)
@@ -115,11 +116,6 @@ class Task(nn.Module, ABC):
     def grey(self, pixels: Tensor) -> Tensor:
         """Pixels (B, P) as grey levels in [0, 1], in the model's dtype."""
         return pixels.to(next(self.parameters()).dtype) / (self.levels - 1)
-
-    @classmethod
-    @abstractmethod
-    def latent_size(cls, images: Images, settings: TaskSettings) -> int:
-        """K categories or D bits of the latent variable."""
 
     @abstractmethod
     def training_batch(self, step: int, streams: Streams) -> object:

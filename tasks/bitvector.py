@@ -36,6 +36,7 @@ class BitVectorVAE(Task):
 
     def __init__(self, images: Images, settings: Settings, batch_size: int) -> None:
         super().__init__(images, settings, batch_size)
+        self.size = settings.bits
         self.pixels = images.size
         # The likelihood runs in tiles: what is held is the decoder's output and its slopes.
         self.activation_size = (images.size + images.levels) * (settings.pixel_features + 1)
@@ -44,11 +45,6 @@ class BitVectorVAE(Task):
         self.encoder = mlp(images.size, settings.hidden, settings.bits)
         self.decoder = mlp(settings.bits, settings.hidden, images.size * settings.pixel_features)
         self.to_levels = nn.Linear(settings.pixel_features, images.levels)
-
-    @classmethod
-    def latent_size(cls, images: Images, settings: TaskSettings) -> int:
-        assert isinstance(settings, cls.Settings)
-        return settings.bits
 
     def training_batch(self, step: int, streams: Streams) -> Tensor:
         pixels = self.part("train").pixels

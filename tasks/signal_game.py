@@ -50,11 +50,14 @@ class SignalGame(Task):
 
     def __init__(self, images: Images, settings: Settings, batch_size: int) -> None:
         super().__init__(images, settings, batch_size)
+        self.size = settings.vocabulary
         self.candidates = settings.candidates
         self.distinct_concepts = images.classes >= settings.candidates
         self.entropy_weight = settings.entropy_weight
         self.chance = 1 / settings.candidates
-        self.activation_size = settings.candidates * settings.embedding
+        # Where there are many assignments, all symbols are scored by one product: a score for each
+        # candidate is what an assignment takes.
+        self.activation_size = settings.candidates
         self.steps_per_epoch = settings.steps_per_epoch
         self.episodes, self.split_seed = settings.episodes, settings.split_seed
         for split in SPLITS:
@@ -69,11 +72,6 @@ class SignalGame(Task):
         self.score_scale = settings.score_scale
         self.receiver_embedding = nn.Linear(images.size, settings.embedding, bias=False)
         self.symbols = nn.Embedding(settings.vocabulary, settings.embedding)
-
-    @classmethod
-    def latent_size(cls, images: Images, settings: TaskSettings) -> int:
-        assert isinstance(settings, cls.Settings)
-        return settings.vocabulary
 
     def training_batch(self, step: int, streams: Streams) -> Episodes:
         return self._draw("train", self.batch_size, streams.generator("episodes", step, "cpu"))
@@ -114,7 +112,8 @@ class SignalGame(Task):
         """The receiver's score of each candidate, (N, C)."""
         embedded = context[0]
         if not z.is_floating_point() and 8 * len(z) > len(embedded) * self.size:
-            # Many symbols for each row: score all of them in one product and pick.
+            # Score all symbols for each row in one product and pick: that reads the embeddings
+            # once, where the other way copies them for every assignment.
             return torch.einsum("bce,ke->bkc", embedded, self.symbols.weight)[row, z]
         return torch.einsum("nce,ne->nc", embedded[row], embed(z, self.symbols.weight))
 
@@ -151,12 +150,14 @@ def _distinct_concepts(
 
 
 def _distinct_images(total: int, count: int, candidates: int, generator: torch.Generator) -> Tensor:
-    """Indices (count, candidates) without a repetition in a row: rows with one are drawn again."""
-    chosen = torch.randint(total, (count, candidates), generator=generator)
-    while True:
-        ranked = chosen.sort(dim=1).values
-        repeated = (ranked[:, 1:] == ranked[:, :-1]).any(dim=1)
-        if not repeated.any():
-            return chosen
-        again = (int(repeated.sum()), candidates)
-        chosen[repeated] = torch.randint(total, again, generator=generator)
+    """Indices (count, candidates) without a repetition in a row, every set as likely as any other.
+
+    Floyd's algorithm: draw from the first total − C + 1 indices, then from one more each time, and
+    take the new one where the draw is there already.
+    """
+    chosen = torch.empty(count, candidates, dtype=torch.int64)
+    for place, newest in enumerate(range(total - candidates, total)):
+        drawn = torch.randint(newest + 1, (count, 1), generator=generator)
+        there = (chosen[:, :place] == drawn).any(dim=1)
+        chosen[:, place] = torch.where(there, newest, drawn.squeeze(1))
+    return chosen

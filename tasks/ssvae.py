@@ -70,6 +70,7 @@ class SemiSupervisedVAE(Task):
                 f"{images.name} leaves no unlabelled image beside {settings.labelled} labelled: "
                 "lower the setting labelled of ssvae"
             )
+        self.size = images.classes
         self.labelled = settings.labelled
         self.latent_weight = unlabelled / settings.labelled
         self.chance = 1 / self.size
@@ -84,10 +85,6 @@ class SemiSupervisedVAE(Task):
         self.encoder = mlp(hidden, hidden, 2 * settings.latent)
         self.decoder_input = nn.Linear(settings.latent + self.size, hidden)
         self.decoder = mlp(hidden, hidden, pixels)
-
-    @classmethod
-    def latent_size(cls, images: Images, settings: TaskSettings) -> int:
-        return images.classes
 
     def training_batch(self, step: int, streams: Streams) -> Batch:
         pixels, labels = self.part("train")

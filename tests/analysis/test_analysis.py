@@ -1,5 +1,6 @@
 """Tables and figures from small tables made by hand."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,25 @@ import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.figures import colour, final_scores, learning_curves, marker, save_figures
-from analysis.load import ResultsError, flatten_hyperparameters, load_results, outcomes
+from analysis.figures import (
+    colour,
+    final_scores,
+    learning_curves,
+    marker,
+    save_figures,
+    score_of,
+)
+from analysis.load import (
+    ResultsError,
+    final_rows,
+    flatten_hyperparameters,
+    load_results,
+    outcomes,
+)
+from analysis.report import notes
 from analysis.tables import markdown, summary
 
+SETTINGS = {"training": {"lr": 1}, "task": {}, "evaluation": {}, "dataset_digest": "abc"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -23,8 +39,8 @@ def rows_of(
     common: dict[str, object] = {
         "task": "ssvae", "estimator": estimator, "seed": seed, "key": f"{estimator}{seed}",
         "status": status, "reason": None if status == "ok" else "because", "chance": 0.1,
-        "started": "2026-01-01T00:00:00+00:00", "schema_version": 1, "command": "run_bench.py",
-        "hyperparameters": '{"training": {"lr": 1}}',
+        "started": "2026-01-01T00:00:00+00:00", "schema_version": 2, "command": "run_bench.py",
+        "hyperparameters": json.dumps(SETTINGS), "threads": 1, "device": "cpu",
     }  # fmt: skip
     if status != "ok":
         return [common | {"chance": None}]
@@ -36,7 +52,7 @@ def rows_of(
     return [*curve, common | numbers | {"split": "test", "step": 20, "accuracy": accuracy}]
 
 
-NULL = ("nll", "rate", "distortion", "support_mean")
+NULL = ("nll", "unsolved", "rate", "distortion", "support_mean")
 
 
 @pytest.fixture
@@ -139,12 +155,37 @@ def test_the_newest_run_of_a_cell_counts(table: pd.DataFrame, tmp_path: Path) ->
     assert frame.loc["sfe", "accuracy"] == "0.800 ± 0.100"
 
 
+def test_cells_of_another_data_set_are_left_out(table: pd.DataFrame, tmp_path: Path) -> None:
+    other = json.dumps(SETTINGS | {"dataset_digest": "def"})
+    newer = pd.DataFrame(rows_of("sfe", 0, 0.9)).assign(
+        key="other", started="2026-01-02", hyperparameters=other
+    )
+    write(pd.concat([table, newer]), tmp_path)
+    assert set(load_results(tmp_path)["key"]) == {"other"}
+
+
+def test_the_report_says_what_forbids_a_comparison(table: pd.DataFrame) -> None:
+    assert notes(table) == []
+    mixed = table.assign(threads=[1] + [2] * (len(table) - 1))
+    assert notes(mixed) == ["Times can't be compared: threads differ (1, 2)."]
+    (note,) = notes(table.assign(unsolved=[0.25] + [0.0] * (len(table) - 1)))
+    assert note.startswith("In 1 cells (sfe) a sparse mapping stopped short of its tolerance")
+    assert "25.0%" in note
+
+
+def test_a_task_of_another_package_is_judged_by_what_it_has(table: pd.DataFrame) -> None:
+    other = table.assign(task="theirs", accuracy=float("nan"))
+    assert score_of(final_rows(other)) == ("elbo", "ELBO (nats)", True)
+    assert score_of(final_rows(other.assign(nll=2.0)))[0] == "nll"
+    assert score_of(final_rows(other.assign(elbo=float("nan"))))[0] == "loss"
+
+
 def test_what_cannot_be_read_is_said_in_a_line(table: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="holds no results"):
         load_results(tmp_path)
     write(table.assign(schema_version=99), tmp_path)
-    with pytest.raises(ResultsError, match=r"schema \[99\], this is 1"):
+    with pytest.raises(ResultsError, match="schema 99, this is 2"):
         load_results(tmp_path)
     (tmp_path / "table.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ResultsError, match="can't be read"):
+    with pytest.raises(ResultsError, match=r"table\.parquet is damaged: delete it"):
         load_results(tmp_path)

@@ -28,7 +28,7 @@ embedding = 8
 hidden = 8
 episodes = 64
 steps_per_epoch = 10
-[tasks.signal_game.estimators.sfe.task]
+[tasks.signal_game.estimators.sfe.training]
 entropy_weight = 0.05
 [tasks.bitvector.settings]
 bits = 4

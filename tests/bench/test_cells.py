@@ -1,5 +1,7 @@
 """Keys, profiles and pairing."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from bench.cells import plan
 from bench.errors import UserError
 from bench.profiles import Profile, bundled_profiles, load_profile
 from bench.training import DivergedError, Trainer, train_cell
+from estimators import sparse_bits
 from estimators.registry import all_estimators
 from tasks.data import DataError
 from tasks.registry import all_tasks
@@ -32,7 +35,7 @@ def test_a_cell_trains_alike_twice_and_ends_finite(
     profile: Profile, task: str, estimator: str
 ) -> None:
     cell = cell_of(profile, task, estimator)
-    first, second = train_cell(cell), train_cell(cell)
+    first, second = list(train_cell(cell)), list(train_cell(cell))
     assert without_times(first) == without_times(second)
     assert [row["split"] for row in first] == ["validation", "validation", "test"]
     assert first[-1]["train_seconds"] > 0
@@ -62,7 +65,7 @@ def test_estimators_are_paired_at_a_seed(profile: Profile, task: str) -> None:
 def test_training_lowers_the_loss(profile: Profile) -> None:
     longer = profile.model_copy(update={"training": profile.training | {"epochs": 5}})
     for task in all_tasks():
-        rows = train_cell(cell_of(longer, task, "dense"))
+        rows = list(train_cell(cell_of(longer, task, "dense")))
         assert rows[-2]["loss"] < rows[0]["loss"]
 
 
@@ -70,23 +73,78 @@ def test_a_run_leaves_the_global_generator_alone(profile: Profile) -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    train_cell(cell_of(profile, "ssvae", "nvil"))
+    list(train_cell(cell_of(profile, "ssvae", "nvil")))
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_divergence_names_the_step(profile: Profile) -> None:
+@pytest.mark.parametrize("estimator", ["dense", "sfe", "sparsemax", "gumbel"])
+def test_divergence_names_the_step_and_keeps_the_rows(profile: Profile, estimator: str) -> None:
     training = profile.training | {"learning_rate": 1e30, "epochs": 5}
     wild = profile.model_copy(update={"training": training})
-    with pytest.raises(DivergedError, match=r"the loss is .* at step \d+"):
-        train_cell(cell_of(wild, "ssvae", "dense"))
+    rows = train_cell(cell_of(wild, "ssvae", estimator))
+    assert next(rows)["step"] == 0
+    with pytest.raises(DivergedError, match=r"(the loss is|the scores are) .* at step [1-9]"):
+        next(rows)
+
+
+def test_a_gradient_that_is_not_finite_is_found_in_its_step(profile: Profile) -> None:
+    trainer = Trainer(cell_of(profile, "bitvector", "dense"))
+    next(trainer.task.parameters()).register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(DivergedError, match=r"the gradient's norm (inf|nan) at step 0"):
+        trainer.train(1)
+
+
+def test_warm_up_takes_steps_with_the_latent_variable(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the cell itself begins with labels alone: its first steps are no warm-up."""
+    training = profile.training | {"warm_start_epochs": 1}
+    warm = profile.model_copy(update={"training": training})
+    seen: list[tuple[int, int]] = []
+    real = Trainer.train
+
+    def train(self: Trainer, steps: int) -> None:
+        real(self, steps)
+        seen.append((self.step, self.cost.calls["latent"]))
+
+    monkeypatch.setattr(Trainer, "train", train)
+    next(train_cell(cell_of(warm, "ssvae", "sfe")))
+    start = Trainer(cell_of(warm, "ssvae", "sfe")).warm_start
+    assert seen == [(start + 3, 3 * 64)]
+
+
+def test_diagnostics_are_stored_as_means_since_the_last_row(profile: Profile) -> None:
+    rows = list(train_cell(cell_of(profile, "bitvector", "sparsemap")))
+    assert [row["diagnostics"] for row in rows] == [None, '{"unsolved": 0.0}', None]
+    assert rows[-1]["unsolved"] == 0
+    (_, row, _) = train_cell(cell_of(profile, "ssvae", "gumbel"))
+    assert json.loads(row["diagnostics"])["temperature"] == 1
+
+
+def test_a_mapping_that_stops_short_is_in_the_row(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sparse_bits.sparsemap_bits
+
+    def short(*arguments: object) -> object:
+        return real(*arguments, max_iterations=1)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sparse_bits, "sparsemap_bits", short)
+    rows = list(train_cell(cell_of(profile, "bitvector", "sparsemap")))
+    assert rows[-1]["unsolved"] > 0
+    assert json.loads(rows[1]["diagnostics"])["unsolved"] > 0
 
 
 def test_parameters_that_are_lost_are_no_result(profile: Profile) -> None:
     """The last step can break the model after its loss was seen: evaluation finds it."""
     trainer = Trainer(cell_of(profile, "bitvector", "dense"))
     with torch.no_grad():
-        next(trainer.task.parameters()).fill_(torch.nan)
+        trainer.task.get_parameter("to_levels.bias").fill_(torch.nan)
     with pytest.raises(DivergedError, match="the test loss is nan at step 0"):
+        trainer.evaluate("test")
+    with torch.no_grad():
+        trainer.task.get_parameter("encoder.0.bias").fill_(torch.nan)
+    with pytest.raises(DivergedError, match="the scores are not finite on test at step 0"):
         trainer.evaluate("test")
 
 
@@ -94,13 +152,13 @@ def test_parameters_that_are_lost_are_no_result(profile: Profile) -> None:
 def test_a_batch_larger_than_the_data_is_refused(profile: Profile, task: str) -> None:
     wide = profile.model_copy(update={"training": profile.training | {"batch_size": 2000}})
     with pytest.raises(DataError, match="lower the setting batch_size"):
-        train_cell(cell_of(wide, task, "sfe"))
+        cell_of(wide, task, "sfe")
 
 
 def test_warm_start_uses_labels_alone(profile: Profile) -> None:
     training = profile.training | {"epochs": 0, "warm_start_epochs": 2}
     warm = profile.model_copy(update={"training": training})
-    last = train_cell(cell_of(warm, "ssvae", "dense"))[-1]
+    *_, last = train_cell(cell_of(warm, "ssvae", "dense"))
     assert last["decoder_calls_total"] == 0
     assert last["supervised_calls_total"] > 0
 
@@ -116,12 +174,15 @@ def test_the_key_is_of_what_determines_the_numbers(profile: Profile, tmp_path: P
     assert cell_of(longer, "ssvae", "sfe").key != cell.key
     renamed = profile.model_copy(update={"description": "another"})
     assert cell_of(renamed, "ssvae", "sfe").key == cell.key
+    assert replace(cell, threads=2).key != cell.key
+    assert replace(cell, device="cuda").key != cell.key
 
 
 def test_settings_reach_the_cell(profile: Profile) -> None:
-    assert cell_of(profile, "signal_game", "sfe").task_settings["entropy_weight"] == 0.05
-    assert cell_of(profile, "signal_game", "dense").task_settings["entropy_weight"] == 0.1
-    assert Trainer(cell_of(profile, "signal_game", "sfe")).task.entropy_weight == 0.05
+    sfe, dense = (cell_of(profile, "signal_game", name) for name in ("sfe", "dense"))
+    assert sfe.training["entropy_weight"] == 0.05
+    assert dense.training["entropy_weight"] is None
+    assert sfe.task_settings == dense.task_settings
 
 
 def test_pairs_that_make_no_sense_are_skipped_with_a_reason(profile: Profile) -> None:
@@ -146,7 +207,7 @@ def test_bundled_profiles_are_valid(name: str) -> None:
         profile.evaluation_settings(task)
         for estimator in estimators:
             profile.training_settings(task, estimator)
-            all_tasks()[task].Settings(**profile.task_settings(task, estimator))
+            all_tasks()[task].Settings(**profile.task_settings(task))
             settings = profile.estimator_settings(task, estimator)
             all_estimators()[estimator].Settings(**settings)
 
@@ -168,6 +229,8 @@ def test_bundled_profiles_are_valid(name: str) -> None:
         ),
         ("[tasks.ssvae.settings]\ndataset = 'mnst'", "no dataset 'mnst': did you mean 'mnist'?"),
         ("[trainnig]", "did you mean 'training'?"),
+        ("[tasks.ssvae.estimators.sfe.setings]", "did you mean 'settings'?"),
+        ("[tasks.ssvae.trainning]", "did you mean 'training'?"),
         ("[training", "is no valid TOML"),
     ],
 )
@@ -176,4 +239,19 @@ def test_a_wrong_profile_is_told_in_a_line(tiny: Path, text: str, words: str) ->
     with pytest.raises(UserError) as error:
         plan(["ssvae"], ["sfe"], 1, load_profile(str(tiny), [*all_tasks()], [*all_estimators()]))
     assert words.format(path=tiny) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"seeds = 2", "description is missing"),
+        (b'description = "\xff"', "is no valid TOML"),
+    ],
+)
+def test_a_broken_profile_is_told_in_a_line(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=words) as error:
+        load_profile(str(path), [*all_tasks()], [*all_estimators()])
     assert "\n" not in str(error.value)

@@ -106,6 +106,42 @@ def test_sampled_expectation_is_close_to_the_summed_one() -> None:
 
 
 @torch.no_grad()
+def test_a_support_too_large_to_list_is_counted_all_the_same() -> None:
+    task = make_task("bitvector", bits=40)
+    estimator = make(task, "sfe")
+    settings = EvaluationSettings(samples=1, nll_samples=2, nll_images=1)
+    found = evaluate(task, estimator, CountedCost(task), settings, "validation", Streams(0))
+    assert found["support_mean"] == found["support_max"] == 2**40
+
+
+@torch.no_grad()
+def test_a_small_support_among_many_categories_is_summed_over() -> None:
+    """Sparsemax of a vocabulary that is too large to sum over, were all of it in the support."""
+    task = make_task("signal_game", vocabulary=40)
+    settings = EvaluationSettings(max_summed=39)
+    task.get_parameter("to_scores.weight").mul_(100)
+    estimator = make(task, "sparsemax")
+    found, again = (
+        evaluate(task, estimator, CountedCost(task), settings, "validation", Streams(seed))
+        for seed in range(2)
+    )
+    assert 1 < (found["support_max"] or 0) <= 39
+    assert found["loss"] == again["loss"]  # nothing was sampled
+
+
+@torch.no_grad()
+def test_the_likelihood_is_that_of_as_many_images_as_were_asked_for() -> None:
+    task = make_task("bitvector")
+    estimator = make(task, "sfe")
+    settings = EvaluationSettings(nll_images=7)
+    found = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0))
+    encoding = task.encode(task.part("test").pixels[:7])
+    q = BernoulliBits(encoding.scores)
+    log_p, _ = log_evidence(CountedCost(task), encoding.context, q, NO_SAMPLER, settings)
+    assert found["nll"] == pytest.approx(-float(log_p.mean()) / math.log(2) / 64)
+
+
+@torch.no_grad()
 def test_evaluation_counts_its_calls_apart() -> None:
     task = make_task("ssvae")
     counted = CountedCost(task)

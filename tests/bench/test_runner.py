@@ -13,7 +13,7 @@ from tests.bench.conftest import cell_of
 
 @pytest.fixture
 def execution(tmp_path: Path) -> runner.Execution:
-    return runner.Execution(tmp_path, "tiny", None, "cpu", threads=1, jobs=1, command="test")
+    return runner.Execution(tmp_path, "tiny", None, "cpu", jobs=1, command="test")
 
 
 def test_a_failure_is_a_row_with_its_place_and_is_tried_again(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.step import CountedCost, evaluate_costs, latent_loss, training_loss
+from bench.step import CountedCost, NotFiniteError, evaluate_costs, latent_loss, training_loss
 from estimators.base import Estimate, Latent, Proposal
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
@@ -17,6 +17,7 @@ from tasks.streams import Streams
 from tests.tasks.conftest import make_task
 
 N, SIZE = 7, 3
+NO_SAMPLER = Sampler(torch.Generator())
 
 
 def setting(at_once: int) -> tuple[CountedCost, Context, Tensor, Tensor, Tensor]:
@@ -76,15 +77,52 @@ def test_weights_may_depend_on_the_costs() -> None:
     encoding = task.encode(task.training_batch(0, Streams(0)))
     counted = CountedCost(task)
     sampler = Sampler(torch.Generator().manual_seed(0))
-    loss, _, (proposal, costs) = latent_loss(
-        task, LateWeights.make(latent), counted, encoding, sampler
-    )
+    result = latent_loss(task, LateWeights.make(latent), counted, encoding, sampler, 1.0)
+    assert result.update is not None
+    loss, (proposal, costs) = result.loss, result.update
     weight = task.decoder[-1].weight  # type: ignore[index]
     (found,) = torch.autograd.grad(loss, weight, retain_graph=True)
     again = task.cost(encoding.context, proposal.z, proposal.row)
     scale = task.latent_weight / len(encoding.scores)
     (wanted,) = torch.autograd.grad((costs.softmax(dim=0) * again).sum() * scale, weight)
     torch.testing.assert_close(found, wanted)
+
+
+def test_late_weights_with_a_path_are_refused() -> None:
+    counted, context, z, _, _ = setting(at_once=100)
+    weight = torch.ones(N, dtype=torch.float64)
+    late = Proposal(z, torch.tensor([0, 0, 1, 2, 2, 3, 3]), None, pathwise_weight=weight)
+    with pytest.raises(TypeError, match="has to give decoder weights"):
+        evaluate_costs(counted, context, late, scale=1.0)
+
+
+def test_the_entropy_weight_of_the_training_takes_the_place_of_the_tasks() -> None:
+    task = make_task("signal_game")
+    latent = Latent(task.family, task.size, task.features)
+    batch = task.training_batch(0, Streams(0))
+
+    def objective(weight: float | None) -> Tensor:
+        result = training_loss(
+            task, Dense.make(latent), CountedCost(task), batch, NO_SAMPLER, entropy_weight=weight
+        )
+        return result.objective
+
+    entropy = Dense.make(latent).distribution(task.encode(batch).scores).entropy().mean().detach()
+    torch.testing.assert_close(objective(None), objective(task.entropy_weight))
+    torch.testing.assert_close(objective(0.0) - objective(0.7), 0.7 * entropy)
+
+
+def test_scores_that_are_not_finite_are_found_before_anything_is_sampled() -> None:
+    task = make_task("ssvae")
+    latent = Latent(task.family, task.size, task.features)
+    with torch.no_grad():
+        next(task.parameters()).fill_(torch.nan)
+    for name in ("sfe", "sparsemax", "dense", "none"):
+        estimator = all_estimators()[name].make(latent)
+        with pytest.raises(NotFiniteError, match="the scores are not finite"):
+            training_loss(
+                task, estimator, CountedCost(task), task.training_batch(0, Streams(0)), NO_SAMPLER
+            )
 
 
 @pytest.mark.parametrize("name", ["ssvae", "signal_game", "bitvector"])

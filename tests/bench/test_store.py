@@ -1,6 +1,7 @@
 """Storage: schema, partitions, atomic writes."""
 
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -50,8 +51,8 @@ def test_a_write_that_breaks_leaves_the_old_file(
 ) -> None:
     store.write_cell(tmp_path, cell, [row(cell, step=1)])
 
-    def half(table: object, path: Path) -> None:
-        path.write_bytes(b"PAR1")
+    def half(table: object, file: IO[bytes]) -> None:
+        file.write(b"PAR1")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(store.pq, "write_table", half)

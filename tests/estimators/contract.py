@@ -9,8 +9,10 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import get_args
 
 import torch
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from bench.step import CountedCost, latent_loss
@@ -48,7 +50,12 @@ def far_from_zero(point: Tensor, theta: Tensor) -> Tensor:
     return 100 + quadratic(point, theta)
 
 
-COSTS: tuple[CostFunction, ...] = (linear, quadratic, cubic, network, far_from_zero)
+def steep(point: Tensor, theta: Tensor) -> Tensor:
+    """Its standard deviation is above 1, where NVIL's scale begins."""
+    return 30 * network(point, theta)
+
+
+COSTS: tuple[CostFunction, ...] = (linear, quadratic, cubic, network, far_from_zero, steep)
 
 
 @dataclass(frozen=True)
@@ -83,13 +90,19 @@ CATEGORICAL = Latent("categorical", 5, FEATURES)
 BITS = Latent("bits", 3, FEATURES)
 
 
+ENTROPY_WEIGHTS = (0.0, 1.0)
+"""λ in the objective E_q[f] − λ H(q) that the gradient of the scores is checked for."""
+
+
 @dataclass(frozen=True)
 class Gradients:
-    """Value, gradient of the scores and of the decoder's parameters, for a row."""
+    """For a row: E_q[f], the gradient of E_q[f] − λ H(q) in the scores, and of the decoder."""
 
     value: Tensor
     scores: Tensor
     theta: Tensor
+    scale: Tensor | float = 1.0
+    """What the estimate says that the gradient of the scores has been multiplied by."""
 
 
 class EveryOutcome:
@@ -151,6 +164,7 @@ def run(
     sampler: object,
     rows: int,
     at_once: int = 10**9,
+    entropy_weight: float = 0.0,
 ) -> Gradients:
     """The estimate for each of `rows` copies of the problem's row, through the harness's step.
 
@@ -164,27 +178,31 @@ def run(
     def cost_of(context: tuple[Tensor, ...], z: Tensor, row: Tensor) -> Tensor:
         return f(problem.point(z), context[0][row])
 
-    task = SimpleNamespace(
-        cost=cost_of, latent_weight=1.0, entropy_weight=0.0, activation_size=2**25 // at_once + 1
-    )
+    task = SimpleNamespace(cost=cost_of, latent_weight=1.0, activation_size=2**25 // at_once + 1)
     encoding = Encoding(scores, features, (theta,))
     counted = CountedCost(task)  # type: ignore[arg-type]
-    loss, _, (proposal, costs) = latent_loss(task, estimator, counted, encoding, sampler)  # type: ignore[arg-type]
-    if loss.requires_grad:
-        loss.backward()
+    result = latent_loss(task, estimator, counted, encoding, sampler, entropy_weight)  # type: ignore[arg-type]
+    if result.loss.requires_grad:
+        result.loss.backward()
+    assert result.update is not None
     with torch.no_grad():
         q = estimator.distribution(scores)
-        objective = estimator.combine(q, proposal, costs).objective
+        estimate = estimator.combine(q, *result.update)
     zero = torch.zeros_like
     return Gradients(
-        objective,
+        estimate.objective,
         rows * (scores.grad if scores.grad is not None else zero(scores)),
         rows * (theta.grad if theta.grad is not None else zero(theta)),
+        estimate.scale,
     )
 
 
 def expectation(
-    estimator: Estimator, problem: Problem, f: CostFunction, at_once: int = 10**9
+    estimator: Estimator,
+    problem: Problem,
+    f: CostFunction,
+    at_once: int = 10**9,
+    entropy_weight: float = 0.0,
 ) -> Gradients:
     """The expected estimate, with the estimator's state as it is, over every outcome."""
     recording = EveryOutcome.recording()
@@ -193,28 +211,33 @@ def expectation(
     for outcomes in recording.draws:
         rows *= outcomes
     dealer = EveryOutcome(recording.draws)
-    result = run(estimator, problem, f, dealer, rows, at_once)
+    result = run(estimator, problem, f, dealer, rows, at_once, entropy_weight)
     weight = dealer.weight if recording.draws else torch.ones(1, dtype=torch.float64)
     torch.testing.assert_close(weight.sum(), torch.tensor(1.0, dtype=torch.float64))
     return Gradients(
-        weight @ result.value, weight @ result.scores, (weight[:, None] * result.theta).sum(dim=0)
+        weight @ result.value, weight @ result.scores, weight @ result.theta, result.scale
     )
 
 
-def exact(estimator: Estimator, problem: Problem, f: CostFunction) -> Gradients:
-    """Σ_z q(z) f(z) over all z, with its gradients by central differences."""
+def exact(
+    estimator: Estimator, problem: Problem, f: CostFunction, entropy_weight: float = 0.0
+) -> Gradients:
+    """Σ_z q(z) f(z) over all z, and gradients by central differences, λ Σ_z q log q included."""
     z = problem.assignments()
     point = problem.point(z)
 
-    def value(scores: Tensor, theta: Tensor) -> Tensor:
+    def value(scores: Tensor, theta: Tensor, entropy_weight: float = 0.0) -> Tensor:
         q = estimator.distribution(scores[None])
-        probability = q.log_prob(z[None]).exp().squeeze(0)
-        return (probability * f(point, theta.expand(len(z), -1))).sum()
+        p = q.log_prob(z[None]).exp().squeeze(0)
+        expected = (p * f(point, theta.expand(len(z), -1))).sum()
+        return expected + entropy_weight * torch.special.xlogy(p, p).sum()
 
     with torch.no_grad():
         return Gradients(
             value(problem.scores, problem.theta),
-            central_differences(lambda scores: value(scores, problem.theta), problem.scores),
+            central_differences(
+                lambda scores: value(scores, problem.theta, entropy_weight), problem.scores
+            ),
             central_differences(lambda theta: value(problem.scores, theta), problem.theta),
         )
 
@@ -230,8 +253,8 @@ def warmed_up(estimator: Estimator, problem: Problem, f: CostFunction) -> Estima
     estimator.double()
     sampler = Sampler(torch.Generator().manual_seed(1))
     for _ in range(3):
-        q = estimator.distribution(problem.scores.expand(4, -1))
-        features = torch.zeros(4, FEATURES, dtype=torch.float64)
+        q = estimator.distribution(problem.scores.expand(32, -1))
+        features = torch.zeros(32, FEATURES, dtype=torch.float64)
         with torch.no_grad():
             proposal = estimator.propose(q, features, sampler)
             theta = problem.theta.expand(len(proposal.row), -1)
@@ -240,14 +263,17 @@ def warmed_up(estimator: Estimator, problem: Problem, f: CostFunction) -> Estima
 
 
 def check_expectation(estimator: Estimator, problem: Problem, f: CostFunction) -> None:
-    """The expected estimate is the exact one: value, scores and decoder."""
+    """The expected estimate is the exact one, with and without entropy: value, scores, decoder."""
     estimator = warmed_up(estimator, problem, f)
-    found, wanted = expectation(estimator, problem, f), exact(estimator, problem, f)
-    scale = float(estimator.scale()) if estimator.bias == "scaled" else 1.0  # type: ignore[operator]
     close = {"rtol": 1e-6, "atol": 1e-7}
-    torch.testing.assert_close(found.value, wanted.value, **close)
-    torch.testing.assert_close(found.theta, wanted.theta, **close)
-    torch.testing.assert_close(found.scores * scale, wanted.scores, **close)
+    for weight in ENTROPY_WEIGHTS:
+        found = expectation(estimator, problem, f, entropy_weight=weight)
+        wanted = exact(estimator, problem, f, weight)
+        assert found.scale > 0
+        assert estimator.bias == "scaled" or found.scale == 1
+        torch.testing.assert_close(found.value, wanted.value, **close)
+        torch.testing.assert_close(found.theta, wanted.theta, **close)
+        torch.testing.assert_close(found.scores / found.scale, wanted.scores, **close)
 
 
 def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> None:
@@ -284,17 +310,36 @@ def latents(estimator: type[Estimator]) -> list[Latent]:
     return [latent for latent in (CATEGORICAL, BITS) if latent.family in estimator.families]
 
 
+RANDOM_START = "lp-sparsemap"
+"""A solver whose q is no function of the scores alone, so that it has no central differences."""
+
+
 def small_settings(estimator: type[Estimator]) -> list[dict[str, object]]:
-    """Default settings, and others of the same kind, that keep enumeration small."""
-    fields = estimator.Settings.model_fields
-    options: dict[str, tuple[object, ...]] = {
-        "samples": (1, 2) if estimator.name != "rloo" else (2, 3),
-        "k": (1, 4),
-        "form": ("network", "constant"),
-        "parametrisation": ("pairs", "single"),
-        "solver": ("active-set", "closed-form"),
+    """Settings that keep enumeration small: the least whole numbers that are allowed, then each
+    setting in turn at the other values that are at hand for it."""
+    values = {
+        name: found
+        for name, field in estimator.Settings.model_fields.items()
+        if (found := _values(estimator.Settings, name, field.annotation))
     }
-    varied = {name: values for name, values in options.items() if name in fields}
-    return [
-        dict(zip(varied, chosen, strict=True)) for chosen in itertools.product(*varied.values())
-    ]
+    least = {name: found[0] for name, found in values.items()}
+    others = [least | {name: value} for name, found in values.items() for value in found[1:]]
+    return [least, *others]
+
+
+def _values(settings: type[BaseModel], name: str, annotation: object) -> list[object]:
+    """Every choice of a setting, or its two least whole numbers; none for any other number."""
+    if annotation is bool:
+        return [False, True]
+    if annotation is int:
+        return list(itertools.islice((n for n in range(64) if _takes(settings, name, n)), 2))
+    choices = [value for value in get_args(annotation) if value != RANDOM_START]
+    return [value for value in choices if _takes(settings, name, value)]
+
+
+def _takes(settings: type[BaseModel], name: str, value: object) -> bool:
+    try:
+        settings(**{name: value})
+    except ValidationError:
+        return False
+    return True

@@ -1,5 +1,6 @@
 """The checks have power: each planted bug makes one fail."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -21,7 +22,7 @@ from tests.estimators.contract import (
     Problem,
     check_expectation,
     check_proposal,
-    network,
+    steep,
 )
 from tests.estimators.test_relaxations import check_straight_through
 
@@ -36,12 +37,34 @@ class LeakingSelfCritic(SelfCritic):
 
 
 class WrongSign(ScoreFunction):
-    """The baseline is added."""
+    """The scores go uphill."""
 
     def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
         right = super().combine(q, proposal, costs)
         assert right.surrogate is not None
-        return Estimate(right.objective, -right.surrogate)
+        return replace(right, surrogate=-right.surrogate)
+
+
+class EntropyUnscaled(NVIL):
+    """The signal is divided by max(1, σ), and the entropy is not."""
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        return replace(super().combine(q, proposal, costs), scale=1.0)
+
+
+class ScaledInSilence(ScoreFunction):
+    """An estimator that says it is unbiased divides its signal."""
+
+    def scale(self) -> float:
+        return 0.5
+
+
+class NotTheWholeMean(ScoreFunction):
+    """The value is right for one sample only: it is a sum where a mean belongs."""
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        right = super().combine(q, proposal, costs)
+        return replace(right, objective=costs.view(-1, self.settings.samples).sum(dim=1))
 
 
 class CountedTwice(Sparsemax):
@@ -55,6 +78,16 @@ class CountedTwice(Sparsemax):
         terms = q.support.probability.repeat(2) * costs
         value = terms.new_zeros(len(q.scores)).index_add(0, proposal.row, terms)
         return Estimate(value.detach(), value)
+
+
+class ModeCountedTwice(Sparsemax):
+    """The likeliest assignment alone stands in the list twice, and in the decoder's sum alone."""
+
+    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+        right = super().propose(q, features, sampler)
+        assert right.decoder_weight is not None
+        most = right.decoder_weight == right.decoder_weight.max()
+        return replace(right, decoder_weight=right.decoder_weight * (1 + most))
 
 
 class SelfInBaseline(LeaveOneOut):
@@ -109,7 +142,11 @@ class ImpureCombine(MovingAverageBaseline):
     [
         (LeakingSelfCritic, {}),
         (WrongSign, {}),
+        (EntropyUnscaled, {}),
+        (ScaledInSilence, {}),
+        (NotTheWholeMean, {"samples": 2}),
         (CountedTwice, {}),
+        (ModeCountedTwice, {}),
         (SelfInBaseline, {"samples": 2}),
         (BaselineOfTheSampleOnly, {}),
         (NormalisedByThisBatch, {}),
@@ -119,9 +156,7 @@ class ImpureCombine(MovingAverageBaseline):
 def test_expectation_catches(mutant: type[Dense], settings: dict[str, int]) -> None:
     torch.manual_seed(0)
     with pytest.raises(AssertionError):
-        check_expectation(
-            mutant.make(CATEGORICAL, **settings), Problem.random(CATEGORICAL), network
-        )
+        check_expectation(mutant.make(CATEGORICAL, **settings), Problem.random(CATEGORICAL), steep)
 
 
 def test_impure_combine_is_caught() -> None:

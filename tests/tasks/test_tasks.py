@@ -163,6 +163,27 @@ def test_game_candidates_are_distinct_images_at_least() -> None:
     chosen = _distinct_images(20, 500, 16, torch.Generator().manual_seed(0))
     assert all(len(set(row)) == 16 for row in chosen.tolist())
     assert len(chosen.unique()) == 20
+    nearly_all = _distinct_images(151, 4, 150, torch.Generator().manual_seed(0))
+    assert all(len(set(row)) == 150 for row in nearly_all.tolist())
+
+
+def test_game_draws_every_set_of_candidates_as_often() -> None:
+    drawn = 12_000
+    chosen = _distinct_images(5, drawn, 3, torch.Generator().manual_seed(0)).sort(dim=1).values
+    _, counts = chosen.unique(dim=0, return_counts=True)
+    assert len(counts) == 10
+    expected = drawn / 10
+    assert ((counts - expected).abs() < 5 * (expected * 0.9) ** 0.5).all()
+
+
+def test_game_scores_many_symbols_as_it_does_one() -> None:
+    """Few assignments gather their candidates, many share one product."""
+    task = make_task("signal_game")
+    context = task.encode(task.training_batch(0, STREAMS)).context
+    row, z = torch.cartesian_prod(torch.arange(8), torch.arange(6)).T
+    every = task.cost(context, z, row)
+    alone = [task.cost(context, z[i : i + 1], row[i : i + 1]) for i in range(len(z))]
+    torch.testing.assert_close(every, torch.cat(alone))
 
 
 def test_game_success_is_the_target_picked() -> None:
