@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -20,8 +21,17 @@ def provenance() -> dict[str, str | bool | None]:
         "dirty": None if status is None else bool(status),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "numba": _version("numba"),
         "machine": f"{platform.system()}, {_processor()}, {os.cpu_count()} cores",
     }
+
+
+def _version(package: str) -> str | None:
+    """The version of an installed package; None where it is not there."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def device_name(device: str) -> str:

@@ -23,7 +23,7 @@ _TEXT = (
     "key", "profile", "dataset", "hyperparameters", "status", "reason", "split", "device",
     "diagnostics",
 )  # fmt: skip
-_TEXT_LATER = ("machine", "torch", "python", "commit", "command", "started")
+_TEXT_LATER = ("machine", "torch", "numba", "python", "commit", "command", "started")
 _NUMBERS = (
     "epoch", "accuracy", "elbo", "nll", "nll_effective_samples", "rate", "distortion", "loss",
     "expected_cost", "entropy", "support_mean", "support_median", "support_max", "unsolved",

@@ -18,7 +18,7 @@ from torch import Tensor
 Oracle = Callable[[Tensor], Tensor]
 """From scores (B, D) to the structure of highest score in each row, as indicators (B, D)."""
 
-_DEPENDENT = 1e-10
+DEPENDENT = 1e-10
 """A vertex this close to the affine hull of the set, relative to its norm, adds nothing."""
 
 
@@ -89,10 +89,10 @@ def on_its_support(vertices: Tensor, weights: Tensor, scores: Tensor) -> tuple[T
     shifted = (vertices - scores.detach()[:, None, :]) * used[:, :, None]
     gram = shifted @ shifted.transpose(1, 2) + used[:, :, None] * used[:, None, :]
     inverse = torch.linalg.pinv(gram, hermitian=True)
-    return vertices, _differentiable(vertices, weights, inverse, inverse @ used[:, :, None], scores)
+    return vertices, differentiable(vertices, weights, inverse, inverse @ used[:, :, None], scores)
 
 
-def _differentiable(
+def differentiable(
     vertices: Tensor, weights: Tensor, inverse: Tensor, y: Tensor, scores: Tensor
 ) -> Tensor:
     """Weights (B, M) with their derivative in the scores (B, D): that of V (s − constant).
@@ -168,7 +168,7 @@ class Solver:
         q = q.squeeze(2)
         norm = u.square().sum(dim=1) + 1
         schur = norm - (q * w).sum(dim=1)
-        wanted = wanted & (schur > _DEPENDENT * norm)
+        wanted = wanted & (schur > DEPENDENT * norm)
         if not wanted.any():
             return False
         if self.used.all(dim=1).logical_and(wanted).any():
@@ -241,4 +241,4 @@ class Solver:
         inverse = self.inverse.gather(1, kept[:, :, None].expand(-1, -1, self.inverse.shape[2]))
         inverse = inverse.gather(2, kept[:, None, :].expand(-1, most, -1))
         y, weights = self.y.gather(1, kept)[:, :, None], self.weights.gather(1, kept)
-        return vertices, _differentiable(vertices, weights, inverse, y, scores)
+        return vertices, differentiable(vertices, weights, inverse, y, scores)

@@ -4,12 +4,23 @@ The marginals are unique and known in closed form. A distribution over bit-vecto
 is not unique: three solvers give three.
 """
 
+import importlib
+import warnings
+from functools import cache
+from types import ModuleType
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from estimators.mappings.active_set import Oracle, Solver, check_finite, on_its_support, snapped
+from estimators.mappings.active_set import (
+    Oracle,
+    Solver,
+    check_finite,
+    differentiable,
+    on_its_support,
+    snapped,
+)
 from estimators.mappings.closed_form import (
     Parametrisation,
     bit_marginals,
@@ -68,8 +79,9 @@ def sparsemap_bits(
     if solver == "closed-form":
         vertices, probabilities = decompose(marginals, budget, scores.dtype)
     elif solver == "active-set":
-        active = _active_set(marginals.detach(), budget, tolerance, max_iterations)
-        vertices, probabilities = active.solution(shifted)
+        vertices, probabilities = _active_set(
+            shifted, marginals.detach(), budget, tolerance, max_iterations
+        )
     else:
         if budget is not None or parametrisation != "pairs":
             raise ValueError("lp-sparsemap gives distributions for pairs without a budget only")
@@ -95,8 +107,7 @@ def _solution(
             residual = (mean - marginals).norm(dim=1)
         dimension = ((marginals > _FRACTIONAL) & (marginals < 1 - _FRACTIONAL)).sum(dim=1)
         if budget is not None:  # a budget that binds takes a dimension off the face
-            binds = (marginals.sum(dim=1) - budget).abs() < _FRACTIONAL
-            dimension = dimension - (binds & (dimension > 0)).long()
+            dimension = dimension - (_binds(marginals, budget) & (dimension > 0)).long()
         truncated = (probabilities > 0).sum(dim=1) < dimension + 1
     return SparseSolution(
         vertices.to(dtype),
@@ -108,13 +119,44 @@ def _solution(
 
 
 def _active_set(
-    marginals: Tensor, budget: int | None, tolerance: float, max_iterations: int
-) -> Solver:
+    scores: Tensor, marginals: Tensor, budget: int | None, tolerance: float, max_iterations: int
+) -> tuple[Tensor, Tensor]:
     """The active-set method on the face that the marginals lie in, with them as the target.
 
     The scores differ from the marginals by a normal of that face, so that any set of its vertices
     has the same best combination for both, and with the marginals known the residual is exact.
+
+    Returns:
+        vertices (B, M, D), and probabilities (B, M) differentiable in the scores (B, D).
     """
+    kernel = _kernel() if marginals.device.type == "cpu" else None
+    if kernel is None:
+        return _side_by_side(marginals, budget, tolerance, max_iterations).solution(scores)
+    limit = marginals.shape[1] if budget is None else budget
+    binds = _binds(marginals, limit).numpy()  # where all bits are on, that changes nothing
+    sets = kernel.active_sets(marginals.numpy(), limit, binds, tolerance, max_iterations)
+    vertices, weights, inverse, y = (torch.from_numpy(part) for part in sets)
+    return vertices, differentiable(vertices, weights, inverse, y[:, :, None], scores)
+
+
+@cache
+def _kernel() -> ModuleType | None:
+    """The compiled loops, or None and a warning where they can't be had."""
+    try:
+        return importlib.import_module("estimators.mappings.compiled")
+    except ImportError:
+        warnings.warn(
+            "numba is not installed: SparseMAP's active set takes about five times as long on the "
+            "CPU (pip install numba)",
+            stacklevel=2,
+        )
+        return None
+
+
+def _side_by_side(
+    marginals: Tensor, budget: int | None, tolerance: float, max_iterations: int
+) -> Solver:
+    """All rows in whole-tensor operations, on any device."""
     # Ties go to the vertex nearer to the marginals. Bits that are off, or on, in the whole face are
     # among them: the mean is exact there from the start.
     nearer = marginals - 0.5
@@ -128,6 +170,11 @@ def _active_set(
     return solver
 
 
+def _binds(marginals: Tensor, budget: int) -> Tensor:
+    """(B,) bool: the marginals take up the whole budget."""
+    return (marginals.sum(dim=1) - budget).abs() < _FRACTIONAL
+
+
 def _best(direction: Tensor) -> Tensor:
     return (direction > 0).to(direction.dtype)
 
@@ -135,7 +182,7 @@ def _best(direction: Tensor) -> Tensor:
 def _best_within(marginals: Tensor, budget: int) -> Oracle:
     """The best vertex of the face of the marginals, where at most `budget` bits are on."""
     off, on = marginals <= 0, marginals >= 1
-    binds = ((marginals.sum(dim=1) - budget).abs() < _FRACTIONAL)[:, None]
+    binds = _binds(marginals, budget)[:, None]
 
     def best(direction: Tensor) -> Tensor:
         wish = direction.masked_fill(off, -torch.inf).masked_fill(on, torch.inf)

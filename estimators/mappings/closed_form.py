@@ -115,7 +115,8 @@ def _systematic(marginals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     b = a + marginals.detach()
     first, last, again = (torch.searchsorted(u, edge.contiguous()) for edge in (a, b, b - 1))
     vertices = _reached(first - 1, dtype).sub_(_reached(last - 1, dtype))
-    return vertices.add_(1 - _reached(again - 1, dtype)), probabilities
+    vertices.add_(1 - _reached(again - 1, dtype))
+    return vertices.clamp_(max=1), probabilities  # a bit that is always on may meet its own end
 
 
 def _ranks(order: Tensor) -> Tensor:
