@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 REFERENCE := .venv-lp-sparsemap
 
-.PHONY: bench test lint lp-sparsemap bench-mappings clean
+.PHONY: bench test lint lp-sparsemap claims bench-mappings bench-steps clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py --tasks all --estimators all
@@ -39,8 +39,15 @@ $(REFERENCE)/.ready:
 	done; \
 	echo "lp-sparsemap has wheels for Python 3.8 and 3.9 only, and neither is on this machine" >&2; exit 1
 
+# What the quick profile has to show, on what `make bench` left.
+claims: bench
+	$(BIN)/pytest tests/claims.py
+
 bench-mappings: $(READY)
 	$(BIN)/python -m tests.perf.mappings
+
+bench-steps: $(READY)
+	$(BIN)/python -m tests.perf.steps
 
 clean:
 	rm -rf .venv $(REFERENCE)

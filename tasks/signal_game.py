@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from tasks.base import SPLITS, Context, Encoding, Split, Task, TaskSettings, embed
 from tasks.data import DataError, Images
+from tasks.pointwise import pointwise
 from tasks.registry import register
 from tasks.streams import Streams
 
@@ -65,9 +66,8 @@ class SignalGame(Task):
 
         self.sender_embedding = nn.Linear(images.size, settings.embedding, bias=False)
         # The published 1 × 1 convolutions: one network applied to every coordinate alone.
-        self.pointwise = nn.Sequential(
-            nn.Linear(1, settings.hidden), nn.Sigmoid(), nn.Linear(settings.hidden, 1), nn.Sigmoid()
-        )
+        self.to_hidden = nn.Linear(1, settings.hidden)
+        self.from_hidden = nn.Linear(settings.hidden, 1)
         self.to_scores = nn.Linear(settings.embedding, settings.vocabulary, bias=False)
         self.score_scale = settings.score_scale
         self.receiver_embedding = nn.Linear(images.size, settings.embedding, bias=False)
@@ -100,9 +100,15 @@ class SignalGame(Task):
         candidates, target = cast(Episodes, batch)
         rows = torch.arange(len(target), device=target.device)
         image = candidates[rows, target]
-        seen = self.pointwise(self.sender_embedding(image)[:, :, None]).squeeze(2)
-        scores = self.to_scores(seen) / self.score_scale
+        scores = self.to_scores(self._see(image)) / self.score_scale
         return Encoding(scores, image, (self.receiver_embedding(candidates), target))
+
+    def _see(self, image: Tensor) -> Tensor:
+        """The sender's features of images (B, P), (B, E)."""
+        first, second = self.to_hidden, self.from_hidden
+        embedded = self.sender_embedding(image)
+        weights = (first.weight.squeeze(1), first.bias, second.weight.squeeze(0), second.bias)
+        return pointwise(embedded, *weights).sigmoid()
 
     def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
         """−log p(target | symbol z, candidates)."""

@@ -21,6 +21,7 @@ class Streams:
     def __init__(self, seed: int, device: str = "cpu") -> None:
         self.seed = seed
         self.device = device
+        self._orders: dict[str, tuple[int, int, torch.Tensor]] = {}
 
     def generator(self, name: str, number: int = 0, device: str | None = None) -> torch.Generator:
         """A fresh generator for stream `name` at `number` (a step, an epoch, a batch)."""
@@ -38,5 +39,9 @@ class Streams:
         if count < batch_size:
             raise ValueError(f"a batch of {batch_size} was asked for, of {count} items")
         epoch, place = divmod(step, count // batch_size)
-        order = torch.randperm(count, generator=self.generator(name, epoch, device="cpu"))
+        known = self._orders.get(name)
+        if known is None or known[:2] != (epoch, count):
+            order = torch.randperm(count, generator=self.generator(name, epoch, device="cpu"))
+            known = self._orders[name] = (epoch, count, order)
+        order = known[2]
         return order[place * batch_size : (place + 1) * batch_size]

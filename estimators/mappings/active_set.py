@@ -125,9 +125,9 @@ def check_finite(scores: Tensor) -> None:
     Raises:
         ValueError: a score is not finite.
     """
-    bad = ~scores.isfinite().all(dim=1)
-    if bad.any():
-        row = int(bad.nonzero()[0])
+    finite = scores.isfinite()
+    if not finite.all():
+        row = int((~finite).any(dim=1).nonzero()[0])
         raise ValueError(f"the scores of row {row} are not finite: {scores[row].tolist()}")
 
 

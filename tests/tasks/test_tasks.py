@@ -186,6 +186,18 @@ def test_game_scores_many_symbols_as_it_does_one() -> None:
     torch.testing.assert_close(every, torch.cat(alone))
 
 
+def test_game_sender_is_its_networks_in_turn() -> None:
+    task = make_task("signal_game")
+    candidates, target = cast(Episodes, task.training_batch(0, STREAMS))
+    image = candidates[torch.arange(8), target]
+    layers = cast(dict[str, torch.nn.Module], dict(task.named_children()))
+    hidden = layers["to_hidden"](layers["sender_embedding"](image)[:, :, None]).sigmoid()
+    seen = layers["from_hidden"](hidden).squeeze(2).sigmoid()
+    wanted = layers["to_scores"](seen) / 10
+    found = task.encode((candidates, target)).scores
+    torch.testing.assert_close(found, wanted)
+
+
 def test_game_success_is_the_target_picked() -> None:
     task = make_task("signal_game")
     encoding = task.encode(task.training_batch(0, STREAMS))
@@ -229,6 +241,8 @@ def test_shuffled_visits_everything_once_an_epoch() -> None:
     assert sorted(epoch.tolist()) == list(range(10))
     following = torch.cat([streams.shuffled("order", 10, 5, step) for step in range(2, 4)])
     assert sorted(following.tolist()) == list(range(10))
+    assert torch.equal(streams.shuffled("order", 10, 5, 1), epoch[5:])
+    assert sorted(streams.shuffled("order", 4, 4, 0).tolist()) == list(range(4))
     assert epoch.tolist() != following.tolist()
     with pytest.raises(ValueError, match="a batch of 11"):
         streams.shuffled("order", 10, 11, 0)

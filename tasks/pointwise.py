@@ -1,0 +1,71 @@
+"""A network from a number to a number, applied to every entry of a tensor alone.
+
+    y = ⟨v, σ(x w + b)⟩ + c
+
+With H hidden units and N entries the library's layers write N × H numbers some ten times over to
+memory: 34 MB each for 64 rows of 256 entries and 512 units. `pointwise` works in tiles that stay in
+the cache, and computes the hidden units again in the backward pass, which is cheaper than fetching
+them.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+TILE = 2**17
+"""Hidden units in a tile: half a MiB in float32."""
+
+
+def plain_pointwise(x: Tensor, w: Tensor, b: Tensor, v: Tensor, c: Tensor) -> Tensor:
+    """The same as `pointwise`, by the library, holding all hidden units."""
+    return (x[..., None] * w + b).sigmoid() @ v + c
+
+
+def pointwise(x: Tensor, w: Tensor, b: Tensor, v: Tensor, c: Tensor) -> Tensor:
+    """⟨v, σ(x w + b)⟩ + c of every entry.
+
+    Args:
+        x: any shape.
+        w, b, v: (H,).
+        c: a scalar.
+    Returns:
+        The shape of x, differentiable once in all arguments.
+    """
+    y: Tensor = _Pointwise.apply(x.flatten(), w, b, v)  # type: ignore[no-untyped-call]
+    return y.view_as(x) + c
+
+
+class _Pointwise(torch.autograd.Function):
+    """On x (N,). With h = σ(x w + b) and d = h (1 − h), the slopes are v for h, and v d for
+    its argument."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor, v: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w, b, v)
+        return torch.cat([_hidden(part, w, b) @ v for part in _tiles(x, w)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        x, w, b, v = ctx.saved_tensors
+        through_w = v * w
+        x_slope, v_slope = [], torch.zeros_like(v)
+        argument_slopes = v.new_zeros(2, len(v))
+        for part, own in zip(_tiles(x, w), _tiles(slope, w), strict=True):
+            h = _hidden(part, w, b)
+            v_slope += own @ h
+            d = h.addcmul_(h, h, value=-1)
+            x_slope.append((d @ through_w).mul_(own))
+            argument_slopes += torch.stack([own * part, own]) @ d
+        w_slope, b_slope = argument_slopes * v
+        return torch.cat(x_slope), w_slope, b_slope, v_slope
+
+
+def _tiles(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+    return x.split(max(1, TILE // len(w)))
+
+
+def _hidden(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    return torch.outer(x, w).add_(b).sigmoid_()
