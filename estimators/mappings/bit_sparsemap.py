@@ -6,9 +6,10 @@ is not unique: three solvers give three.
 
 import importlib
 import warnings
+from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,7 +35,8 @@ BitSolver = Literal["active-set", "closed-form", "lp-sparsemap"]
 _FRACTIONAL = 1e-9
 
 
-class SparseSolution(NamedTuple):
+@dataclass(frozen=True)
+class SparseSolution:
     """A distribution over bit-vectors with few vertices."""
 
     vertices: Tensor
@@ -45,9 +47,20 @@ class SparseSolution(NamedTuple):
     """(B, D): the exact SparseMAP marginals, in [0, 1], differentiable in the scores."""
     residual: Tensor
     """(B,): ‖expected vertex − marginals‖₂; 0 for the closed form, which is exact."""
-    truncated: Tensor
-    """(B,) bool: the vertices span less than the face that the marginals lie in, so that the
-    Jacobian of the expected vertex is a projection of the marginals'."""
+    budget: int | None
+    """Most bits on in a vertex."""
+    unrounded: Tensor
+    """(B, D): the marginals in float64, without gradient."""
+
+    @property
+    def truncated(self) -> Tensor:
+        """(B,) bool: the vertices span less than the face that the marginals lie in, so that the
+        Jacobian of the expected vertex is a projection of the marginals'."""
+        marginals = self.unrounded
+        dimension = ((marginals > _FRACTIONAL) & (marginals < 1 - _FRACTIONAL)).sum(dim=1)
+        if self.budget is not None:  # a budget that binds takes a dimension off the face
+            dimension = dimension - (_binds(marginals, self.budget) & (dimension > 0)).long()
+        return (self.probabilities > 0).sum(dim=1) < dimension + 1
 
 
 def sparsemap_bits(
@@ -87,34 +100,18 @@ def sparsemap_bits(
             raise ValueError("lp-sparsemap gives distributions for pairs without a budget only")
         vertices, weights = reference_solution(scores.detach().double())
         vertices, probabilities = on_its_support(vertices, weights, shifted)
-    exact = solver == "closed-form"
-    return _solution(vertices, probabilities, marginals, budget, scores.dtype, exact)
-
-
-def _solution(
-    vertices: Tensor,
-    probabilities: Tensor,
-    marginals: Tensor,
-    budget: int | None,
-    dtype: torch.dtype,
-    exact: bool,
-) -> SparseSolution:
-    """Check the result against the marginals, and bring it to the dtype of the scores."""
-    with torch.no_grad():
-        residual = marginals.new_zeros(len(marginals))
-        if not exact:
-            mean = torch.einsum("bm,bmd->bd", probabilities, vertices)
-            residual = (mean - marginals).norm(dim=1)
-        dimension = ((marginals > _FRACTIONAL) & (marginals < 1 - _FRACTIONAL)).sum(dim=1)
-        if budget is not None:  # a budget that binds takes a dimension off the face
-            dimension = dimension - (_binds(marginals, budget) & (dimension > 0)).long()
-        truncated = (probabilities > 0).sum(dim=1) < dimension + 1
+    unrounded, dtype = marginals.detach(), scores.dtype
+    residual = torch.zeros(len(scores), dtype=dtype, device=scores.device)
+    if solver != "closed-form":
+        mean = torch.einsum("bm,bmd->bd", probabilities.detach(), vertices)
+        residual = (mean - unrounded).norm(dim=1).to(dtype)
     return SparseSolution(
-        vertices.to(dtype),
-        probabilities.to(dtype),
-        marginals.to(dtype),
-        residual.to(dtype),
-        truncated,
+        vertices=vertices.to(dtype),
+        probabilities=probabilities.to(dtype),
+        marginals=marginals.to(dtype),
+        residual=residual,
+        budget=budget,
+        unrounded=unrounded,
     )
 
 

@@ -135,9 +135,9 @@ def _systematic(marginals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     a = torch.cat([zero, offsets.detach()], dim=1).gather(1, _ranks(order))
     b = a + marginals.detach()
     first, last, again = (torch.searchsorted(u, edge.contiguous()) for edge in (a, b, b - 1))
+    again = torch.minimum(again, first)  # rounding may let a bit that is always on begin again
     vertices = _reached(first - 1, dtype).sub_(_reached(last - 1, dtype))
-    vertices.add_(1 - _reached(again - 1, dtype))
-    return vertices.clamp_(max=1), probabilities  # a bit that is always on may meet its own end
+    return vertices.add_(1 - _reached(again - 1, dtype)), probabilities
 
 
 def _ranks(order: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,8 @@ def test_marginals_match_the_reference_solver(problem: str) -> None:
 
 def check_solution(solution: SparseSolution, budget: int | None, tolerance: float = 1e-6) -> None:
     """What any distribution must keep."""
-    vertices, probabilities, marginals, residual, truncated = solution
+    vertices, probabilities = solution.vertices, solution.probabilities
+    marginals, residual, truncated = solution.marginals, solution.residual, solution.truncated
     assert ((vertices == 0) | (vertices == 1)).all()
     assert (probabilities >= 0).all()
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(len(probabilities)).double())
@@ -110,7 +112,8 @@ def test_sparsemap_keeps_its_invariants(
 
 def test_a_support_counted_twice_is_caught() -> None:
     right = sparsemap_bits(random_scores(2, 4))
-    doubled = right._replace(
+    doubled = replace(
+        right,
         vertices=torch.cat([right.vertices, right.vertices], dim=1),
         probabilities=torch.cat([right.probabilities, right.probabilities], dim=1) / 2,
     )
@@ -139,7 +142,14 @@ def test_degenerate_scores(
     eta = torch.tensor(scores, dtype=dtype, requires_grad=True)
     solution = sparsemap_bits(eta, budget, solver=solver)
     assert solution.probabilities.dtype == dtype
-    check_solution(SparseSolution(*(part.double() for part in solution[:4]), solution[4]), budget)
+    exact = replace(
+        solution,
+        vertices=solution.vertices.double(),
+        probabilities=solution.probabilities.double(),
+        marginals=solution.marginals.double(),
+        residual=solution.residual.double(),
+    )
+    check_solution(exact, budget)
     (gradient,) = torch.autograd.grad(solution.probabilities.square().sum(), eta)
     assert torch.isfinite(gradient).all()
 
@@ -199,7 +209,8 @@ def test_marginals_and_probabilities_pass_gradcheck(budget: int | None, solver: 
     scores = random_scores(4, 6, seed=1).requires_grad_()
 
     def solution(s: Tensor) -> tuple[Tensor, Tensor]:
-        return sparsemap_bits(s, budget, solver=solver, tolerance=1e-12)[1:3]  # type: ignore[return-value]
+        found = sparsemap_bits(s, budget, solver=solver, tolerance=1e-12)
+        return found.probabilities, found.marginals
 
     assert torch.autograd.gradcheck(solution, scores)
     assert torch.autograd.gradgradcheck(solution, scores)
