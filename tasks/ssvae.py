@@ -88,14 +88,13 @@ class SemiSupervisedVAE(Task):
 
     def training_batch(self, step: int, streams: Streams) -> Batch:
         pixels, labels = self.part("train")
-        known, unknown = pixels[: self.labelled], pixels[self.labelled :]
         size = min(self.batch_size, self.labelled)
-        first = streams.shuffled("labelled order", len(known), size, step)
-        second = streams.shuffled("order", len(unknown), self.batch_size, step)
-        generator = streams.generator("noise", step)
-        x, noise = self._draw(unknown[second], generator)
-        labelled_x, labelled_noise = self._draw(known[first], generator)
-        return Batch(x, noise, labelled_x, labelled_noise, labels[: self.labelled][first])
+        first = streams.shuffled("labelled order", self.labelled, size, step)
+        second = streams.shuffled("order", len(pixels) - self.labelled, self.batch_size, step)
+        both = torch.cat([second + self.labelled, first])
+        x, noise = self._draw(pixels[both], streams.generator("noise", step))
+        rows = self.batch_size
+        return Batch(x[:rows], noise[:rows], x[rows:], noise[rows:], labels[first])
 
     def evaluation_batches(
         self, split: Split, batch_size: int, streams: Streams
@@ -108,8 +107,11 @@ class SemiSupervisedVAE(Task):
             yield Batch(x, noise, x[:0], noise[:0], y)
 
     def _draw(self, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pixels (N, P) that are 1 with their grey level as probability, and the noise of h."""
         grey = self.grey(pixels)
-        x = torch.bernoulli(grey, generator=generator)
+        # The library's bernoulli takes four times as long.
+        uniform = torch.empty_like(grey).uniform_(generator=generator)
+        x = (uniform < grey).to(grey.dtype)
         return x, grey.new_empty(len(x), self.latent).normal_(generator=generator)
 
     def encode(self, batch: object) -> Encoding:
