@@ -136,8 +136,9 @@ def _systematic(marginals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     b = a + marginals.detach()
     first, last, again = (torch.searchsorted(u, edge.contiguous()) for edge in (a, b, b - 1))
     again = torch.minimum(again, first)  # rounding may let a bit that is always on begin again
-    vertices = _reached(first - 1, dtype).sub_(_reached(last - 1, dtype))
-    return vertices.add_(1 - _reached(again - 1, dtype)), probabilities
+    vertices, scratch = _reached(first - 1, dtype), _reached(last - 1, dtype)
+    vertices.sub_(scratch).sub_(_reached(again - 1, dtype, scratch)).add_(1)
+    return vertices, probabilities
 
 
 def _ranks(order: Tensor) -> Tensor:
@@ -146,9 +147,10 @@ def _ranks(order: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places)
 
 
-def _reached(place: Tensor, dtype: torch.dtype) -> Tensor:
+def _reached(place: Tensor, dtype: torch.dtype, out: Tensor | None = None) -> Tensor:
     """(B, D + 1, D): one where the vertex's number is above a bit's place (B, D), else zero."""
     rows, size = place.shape
     number = torch.arange(size + 1, device=place.device, dtype=dtype)[:, None]
-    out = torch.empty(rows, size + 1, size, dtype=dtype, device=place.device)
+    if out is None:
+        out = torch.empty(rows, size + 1, size, dtype=dtype, device=place.device)
     return torch.lt(place.to(dtype)[:, None, :], number, out=out)
