@@ -9,11 +9,12 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from estimators.base import Estimate, Estimator, Proposal
+from estimators.base import Estimator, Proposal
 from estimators.distributions import Categorical
 from estimators.sampler import Sampler
-from tasks.base import Context, Encoding, Task
+from tasks.base import Context, Encoding, Supervised, Task
 
 MAX_ACTIVATION = 2**25
 """Numbers in the largest activation of one decoder run (128 MiB in float32)."""
@@ -33,6 +34,11 @@ class CountedCost:
         """Costs (N,), in nats, of assignments z (N, ...) for rows (N,) of the context."""
         self.calls[self.purpose] += len(row)
         return self.task.cost(context, z, row)
+
+    def recount(self, calls: int, purpose: Purpose) -> None:
+        """Say that some of the calls were for another purpose."""
+        self.calls[self.purpose] -= calls
+        self.calls[purpose] += calls
 
     def counting(self, purpose: Purpose) -> "CountedCost":
         """The same cost, and the same counts, for another purpose."""
@@ -87,27 +93,29 @@ def training_loss(
     encoding = task.encode(batch)
     if not encoding.scores.isfinite().all():
         raise NotFiniteError("the scores are not finite")
-    result = StepResult(encoding.scores.new_zeros(()), encoding.scores.new_zeros(()), 0, None, {})
+    nothing = encoding.scores.new_zeros(())
+    result = StepResult(nothing, nothing, 0, None, {})
     if latent and estimator.trains_latent:
         weight = task.entropy_weight if entropy_weight is None else entropy_weight
         result = latent_loss(task, estimator, cost, encoding, sampler, weight)
+    elif encoding.supervised is not None:
+        costs, term = evaluate_costs(cost, encoding.context, _labelled(encoding.supervised))
+        cost.recount(len(costs), "supervised")
+        assert term is not None
+        result = result._replace(loss=term, objective=costs.mean())
     if encoding.supervised is not None:
-        supervised = task.supervised_loss(
-            encoding.supervised,
-            lambda scores, target: label_loss(estimator, scores, target),
-            cost.counting("supervised"),
-        )
+        labels = label_loss(estimator, encoding.supervised)
         result = result._replace(
-            loss=result.loss + supervised, objective=result.objective + supervised.detach()
+            loss=result.loss + labels, objective=result.objective + labels.detach()
         )
     return result
 
 
-def label_loss(estimator: Estimator, scores: Tensor, target: Tensor) -> Tensor:
-    """The loss on labels (B,) that belongs to the estimator's distribution, (B,)."""
-    q = estimator.distribution(scores)
+def label_loss(estimator: Estimator, part: Supervised) -> Tensor:
+    """The mean loss on labels that belongs to the estimator's distribution."""
+    q = estimator.distribution(part.scores)
     assert isinstance(q, Categorical)
-    return q.fenchel_young_loss(target)
+    return q.fenchel_young_loss(part.target).mean()
 
 
 def latent_loss(
@@ -118,33 +126,66 @@ def latent_loss(
     sampler: Sampler,
     entropy_weight: float,
 ) -> StepResult:
-    """The weighted mean of E_q[f] − λ H(q) over rows."""
+    """The weighted mean of E_q[f] − λ H(q) over rows, and the mean cost of those with a label.
+
+    Both go through the decoder together: one run of more rows is faster than two.
+    """
     q = estimator.distribution(encoding.scores)
     proposal = estimator.propose(q, encoding.features, sampler)
-    scale = task.latent_weight / len(encoding.scores)
-    costs, decoder_term = evaluate_costs(cost, encoding.context, proposal, scale)
+    rows, count = len(encoding.scores), len(proposal.row)
+    scale = task.latent_weight / rows
+    everything = _scaled(proposal, scale)
+    if encoding.supervised is not None:
+        everything = _joined(everything, _labelled(encoding.supervised))
+    every_cost, term = evaluate_costs(cost, encoding.context, everything)
+    costs, of_labels = every_cost[:count], every_cost[count:]
+    cost.recount(len(of_labels), "supervised")
+    known = of_labels.sum() / max(1, len(of_labels))
     estimate = estimator.combine(q, proposal, costs.detach())
-    if decoder_term is None:
-        decoder_term = _weighted(estimate, costs) * scale
+    if term is None:
+        if estimate.decoder_weight is None:
+            raise TypeError("neither the proposal nor the estimate has decoder weights")
+        term = scale * (estimate.decoder_weight.detach() * costs).sum() + known
     entropy = q.entropy().sum()
-    loss = decoder_term - scale * entropy_weight * estimate.scale * entropy
+    loss = term - scale * entropy_weight * estimate.scale * entropy
     if estimate.surrogate is not None:
         loss = loss + scale * estimate.surrogate.sum()
     if estimate.own_loss is not None:
         loss = loss + estimate.own_loss
     objective = scale * (estimate.objective.sum() - entropy_weight * entropy.detach())
     update = (proposal, costs.detach())
-    return StepResult(loss, objective, len(encoding.scores), update, estimate.diagnostics)
+    return StepResult(loss, objective + known.detach(), rows, update, estimate.diagnostics)
 
 
-def _weighted(estimate: Estimate, costs: Tensor) -> Tensor:
-    if estimate.decoder_weight is None:
-        raise TypeError("neither the proposal nor the estimate has decoder weights")
-    return (estimate.decoder_weight.detach() * costs).sum()
+def _labelled(part: Supervised) -> Proposal:
+    """The labels as assignments, of which the mean cost is wanted."""
+    weight = part.scores.new_full((len(part.row),), 1 / max(1, len(part.row)))
+    return Proposal(part.target, part.row, weight)
+
+
+def _scaled(proposal: Proposal, scale: float) -> Proposal:
+    """The same assignments, with weights times a factor."""
+    weight, path = proposal.decoder_weight, proposal.pathwise_weight
+    scaled = None if weight is None else scale * weight.detach()
+    scaled_path = None if path is None else scaled if path is weight else scale * path.detach()
+    return Proposal(proposal.z, proposal.row, scaled, scaled_path)
+
+
+def _joined(proposal: Proposal, labelled: Proposal) -> Proposal:
+    """The assignments of both, first those of the proposal; labels are points where these are."""
+    z, target = proposal.z, labelled.z
+    if z.is_floating_point():
+        target = F.one_hot(target, z.shape[1]).to(z.dtype)
+    weight, path = proposal.decoder_weight, proposal.pathwise_weight
+    assert labelled.decoder_weight is not None
+    both = None if weight is None else torch.cat([weight, labelled.decoder_weight])
+    if path is not None:  # what weight constant labels have there does not matter
+        path = both if path is weight else torch.cat([path, labelled.decoder_weight])
+    return Proposal(torch.cat([z, target]), torch.cat([proposal.row, labelled.row]), both, path)
 
 
 def evaluate_costs(
-    cost: CountedCost, context: Context, proposal: Proposal, scale: float
+    cost: CountedCost, context: Context, proposal: Proposal
 ) -> tuple[Tensor, Tensor | None]:
     """The costs of a proposal, and a scalar whose gradient is the decoder's and the pathwise one.
 
@@ -161,8 +202,7 @@ def evaluate_costs(
         if path is not None:
             raise TypeError("a proposal with pathwise weights has to give decoder weights as well")
         return cost(context, z.detach(), row), None
-    weight = scale * weight.detach()
-    joint = path is None or path is proposal.decoder_weight
+    joint = path is None or path is weight
     if joint and len(row) <= cost.at_once:
         costs = cost(context, z if path is not None else z.detach(), row)
         return costs.detach(), (weight * costs).sum()
@@ -174,7 +214,7 @@ def evaluate_costs(
     for chunk in torch.arange(len(row), device=row.device).split(cost.at_once):
         costs = cost(leaves, points[chunk], row[chunk])
         if path is not None:
-            through_z = (scale * path.detach()[chunk] * costs).sum()
+            through_z = (path[chunk] * costs).sum()
             slopes += torch.autograd.grad(through_z, points, retain_graph=True)[0]
         (weight[chunk] * costs).sum().backward()
         parts.append(costs.detach())

@@ -57,13 +57,12 @@ class Trainer:
             cell.estimator, cell.estimator_settings, latent_of(self.task), cell.seed
         ).to(device)
         self.cost = CountedCost(self.task)
-        groups: list[dict[str, Any]] = [
-            {"params": [*self.task.parameters()], "weight_decay": s.weight_decay},
-            {"params": [*self.estimator.parameters()], "lr": s.baseline_learning_rate},
-        ]
-        self.optimizer = torch.optim.Adam(
-            [group for group in groups if group["params"]], lr=s.learning_rate, fused=True
-        )
+        self.model = flattened(self.task)
+        groups: list[dict[str, Any]] = [{"params": [self.model], "weight_decay": s.weight_decay}]
+        if any(True for _ in self.estimator.parameters()):
+            own = flattened(self.estimator)
+            groups.append({"params": [own], "lr": s.baseline_learning_rate})
+        self.optimizer = torch.optim.Adam(groups, lr=s.learning_rate, fused=True)
         self.warm_start = s.warm_start_epochs * self.task.steps_per_epoch
         self.steps = self.warm_start + s.epochs * self.task.steps_per_epoch
         self.step = 0
@@ -89,7 +88,7 @@ class Trainer:
         self.train_seconds += time.perf_counter() - start
 
     def _step(self) -> None:
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=False)  # they are views
         result = training_loss(
             self.task,
             self.estimator,
@@ -113,8 +112,8 @@ class Trainer:
 
     def _check(self, loss: Tensor) -> None:
         """Note the norm of the gradient for encoder and decoder, and refuse what is not finite."""
-        gradients = [p.grad for p in self.task.parameters() if p.grad is not None]
-        self.gradient_norm = nn.utils.get_total_norm(gradients)
+        assert self.model.grad is not None
+        self.gradient_norm = self.model.grad.norm()
         if not torch.isfinite(loss.detach() + self.gradient_norm):
             raise NotFiniteError(
                 f"the loss is {loss.item():.3g} and the gradient's norm {self.gradient_norm:.3g}"
@@ -156,6 +155,21 @@ class Trainer:
         means = {name: float(torch.stack(v).mean()) for name, v in self._diagnostics.items()}
         self._diagnostics.clear()
         return json.dumps(means, sort_keys=True) if means else None
+
+
+def flattened(module: nn.Module) -> nn.Parameter:
+    """All parameters of a module as one, of which they become views, and so do their gradients.
+
+    The optimizer then has one tensor to look after and not dozens of small ones.
+    """
+    parts = [*module.parameters()]
+    flat = nn.Parameter(torch.cat([part.detach().flatten() for part in parts]))
+    flat.grad = torch.zeros_like(flat)
+    places = torch.tensor([part.numel() for part in parts]).cumsum(0).tolist()
+    for part, end in zip(parts, places, strict=True):
+        here = slice(end - part.numel(), end)
+        part.data, part.grad = flat.data[here].view_as(part), flat.grad[here].view_as(part)
+    return flat
 
 
 def train_cell(

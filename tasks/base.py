@@ -3,8 +3,8 @@
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
@@ -15,9 +15,6 @@ from tasks.streams import Streams
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-LabelLoss = Callable[[Tensor, Tensor], Tensor]
-"""Scores (B, K) and known categories (B,) to the loss on labels that belongs to q, (B,)."""
-
 
 Context = tuple[Tensor, ...]
 """What the cost reads beside z: tensors with a row for each example, computed once a batch. They
@@ -25,21 +22,16 @@ may carry a graph. Whatever else is random in a cost has been drawn into them, s
 step the cost is a deterministic function of z."""
 
 
-class Cost(Protocol):
-    """f(x, z): runs the decoder once for every assignment."""
-
-    def __call__(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
-        """Costs (N,) in nats of assignments z (N, ...) for rows (N,) of the context."""
-
-
 class Supervised(NamedTuple):
-    """Rows of a batch whose latent variable is known."""
+    """Rows of a batch whose latent variable is known: the loss is the mean of cost and loss on the
+    label, E[f(x, y) + loss of q on y]."""
 
     scores: Tensor
     """(B', K)"""
     target: Tensor
     """(B',) int64"""
-    context: Context
+    row: Tensor
+    """(B',) int64: their rows in the encoding's context, which come after the B others."""
 
 
 class Encoding(NamedTuple):
@@ -50,6 +42,7 @@ class Encoding(NamedTuple):
     features: Tensor
     """(B, F): the inputs, for baseline networks. Never carries a graph."""
     context: Context
+    """For B rows, and for those that are supervised."""
     supervised: Supervised | None = None
 
 
@@ -133,11 +126,10 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
-        """See `Cost`. z is hard, or a relaxed point (N, K) or (N, D)."""
+        """f(x, z): costs (N,) in nats of assignments for rows (N,) of the context.
 
-    def supervised_loss(self, part: Supervised, label_loss: LabelLoss, cost: Cost) -> Tensor:
-        """A scalar loss of rows whose latent variable is known."""
-        raise TypeError(f"{self.name} has no labels")
+        z is hard, (N,) or (N, D), or a relaxed point (N, K) or (N, D).
+        """
 
     def correct(self, encoding: Encoding, z: Tensor) -> Tensor | None:
         """Whether the mode z (B,) of each row is right, (B,) bool; None where nothing is."""

@@ -4,11 +4,11 @@
     loss = labelled (−ELBO + loss of q(y | x) on y) + ratio · unlabelled (E_q[−ELBO] − H(q))
 
 (Kingma et al. 2014; Correia et al. 2020, section 5.1). ratio is the number of unlabelled images
-for each labelled one. Pixels are binarised anew, with the grey level as probability, on each
-access. Classifier P-256-256-256-K, encoder (P + K)-128-128-2·8, decoder (8 + K)-128-128-P.
+for each labelled one; training leaves out the constant log K. Pixels are binarised anew, with the
+grey level as probability, on each access. Classifier P-256-256-256-K, encoder
+(P + K)-128-128-2·8, decoder (8 + K)-128-128-P.
 """
 
-import math
 from collections.abc import Iterator
 from typing import ClassVar, Literal, NamedTuple, cast
 
@@ -19,9 +19,7 @@ from torch.nn import functional as F
 
 from tasks.base import (
     Context,
-    Cost,
     Encoding,
-    LabelLoss,
     Split,
     Supervised,
     Task,
@@ -121,12 +119,12 @@ class SemiSupervisedVAE(Task):
         hidden = F.linear(
             both, self.encoder_input.weight[:, : self.features], self.encoder_input.bias
         )
-        rows = len(x)
-        context = (both[:rows], hidden[:rows], noises[:rows], y)
+        context = (both, hidden, noises, y)
         if not len(labelled_x):
             return Encoding(scores, x, context)
-        known = (both[rows:], hidden[rows:], noises[rows:])
-        return Encoding(scores[:rows], x, context, Supervised(scores[rows:], y, known))
+        rows = torch.arange(len(x), len(both), device=x.device)
+        part = Supervised(scores[len(x) :], y, rows)
+        return Encoding(scores[: len(x)], x, context, part)
 
     def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
         """−log p(x | z, h) + KL(q(h | x, z) ‖ N(0, I)) with h drawn from q(h | x, z)."""
@@ -141,11 +139,6 @@ class SemiSupervisedVAE(Task):
         )
         nll = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=1)
         return nll + kl
-
-    def supervised_loss(self, part: Supervised, label_loss: LabelLoss, cost: Cost) -> Tensor:
-        rows = torch.arange(len(part.target), device=part.target.device)
-        negative_elbo = cost(part.context, part.target, rows) + math.log(self.size)
-        return (negative_elbo + label_loss(part.scores, part.target)).mean()
 
     def correct(self, encoding: Encoding, z: Tensor) -> Tensor:
         return z == encoding.context[3]

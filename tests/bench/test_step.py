@@ -1,18 +1,20 @@
 """The training step sends each gradient where the weights say, in chunks or at once."""
 
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor
 
+from bench import step
 from bench.step import CountedCost, NotFiniteError, evaluate_costs, latent_loss, training_loss
-from estimators.base import Estimate, Latent, Proposal
+from estimators.base import Estimate, Estimator, Latent, Proposal
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
 from estimators.score_function import ScoreFunction
 from estimators.support_sum import Dense
-from tasks.base import Context, Encoding
+from tasks.base import Context, Encoding, Task
 from tasks.streams import Streams
 from tests.tasks.conftest import make_task
 
@@ -43,15 +45,15 @@ def test_weights_reach_decoder_context_and_assignments(at_once: int, joint: bool
     decoder_weight = torch.linspace(0, 1, N, dtype=torch.float64)
     pathwise_weight = decoder_weight if joint else torch.linspace(2, -1, N, dtype=torch.float64)
     proposal = Proposal(z, row, decoder_weight, pathwise_weight)
-    costs, term = evaluate_costs(counted, context, proposal, scale=0.5)
+    costs, term = evaluate_costs(counted, context, proposal)
     assert term is not None
     term.backward()
 
     context = (2 * embedding, context[1])  # its graph is gone
     plain = counted.task.cost(context, z.detach(), row)
-    wanted = torch.autograd.grad((0.5 * decoder_weight * plain).sum(), [theta, embedding])
+    wanted = torch.autograd.grad((decoder_weight * plain).sum(), [theta, embedding])
     through_z = counted.task.cost((context[0].detach(), context[1]), z, row)
-    (wanted_z,) = torch.autograd.grad((0.5 * pathwise_weight * through_z).sum(), z)
+    (wanted_z,) = torch.autograd.grad((pathwise_weight * through_z).sum(), z)
     torch.testing.assert_close(costs, plain.detach())
     torch.testing.assert_close(theta.grad, wanted[0])
     torch.testing.assert_close(embedding.grad, wanted[1])
@@ -84,7 +86,11 @@ def test_weights_may_depend_on_the_costs() -> None:
     (found,) = torch.autograd.grad(loss, weight, retain_graph=True)
     again = task.cost(encoding.context, proposal.z, proposal.row)
     scale = task.latent_weight / len(encoding.scores)
-    (wanted,) = torch.autograd.grad((costs.softmax(dim=0) * again).sum() * scale, weight)
+    part = encoding.supervised
+    assert part is not None
+    known = task.cost(encoding.context, part.target, part.row).mean()
+    objective = (costs.softmax(dim=0) * again).sum() * scale + known
+    (wanted,) = torch.autograd.grad(objective, weight)
     torch.testing.assert_close(found, wanted)
 
 
@@ -93,7 +99,7 @@ def test_late_weights_with_a_path_are_refused() -> None:
     weight = torch.ones(N, dtype=torch.float64)
     late = Proposal(z, torch.tensor([0, 0, 1, 2, 2, 3, 3]), None, pathwise_weight=weight)
     with pytest.raises(TypeError, match="has to give decoder weights"):
-        evaluate_costs(counted, context, late, scale=1.0)
+        evaluate_costs(counted, context, late)
 
 
 def test_the_entropy_weight_of_the_training_takes_the_place_of_the_tasks() -> None:
@@ -145,17 +151,59 @@ def test_dense_step_is_the_gradient_of_the_written_out_objective(name: str) -> N
     entropy = -(p * p.log()).sum() / rows
     objective = task.latent_weight * (expected - task.entropy_weight * entropy)
     if encoding.supervised is not None:
-        scores, target, context = encoding.supervised
-        known = task.cost(context, target, torch.arange(len(target))).mean()
+        scores, target, labelled = encoding.supervised
+        known = task.cost(encoding.context, target, labelled).mean()
         cross_entropy = torch.nn.functional.cross_entropy(scores, target)
-        objective = objective + known + torch.tensor(task.size).log() + cross_entropy
+        objective = objective + known + cross_entropy
         assert counted.calls["supervised"] == len(target)
     wanted = torch.autograd.grad(objective, [*task.parameters()], allow_unused=True)
     torch.testing.assert_close(result.objective, objective.detach(), rtol=1e-6, atol=1e-6)
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b)
-    assert counted.calls["latent"] == len(row)
+    assert counted.calls["latent"] == len(z)
     assert result.rows == rows
+
+
+@pytest.mark.parametrize("name", ["dense", "gumbel", "st-gumbel", "sparsemax", "sfe", "none"])
+def test_a_step_in_chunks_is_the_step_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labelled rows and others, hard and relaxed, through one decoder or a piece at a time."""
+    gradients = []
+    for at_once in (2**25, 7 * 64):
+        monkeypatch.setattr(step, "MAX_ACTIVATION", at_once)
+        task = make_task("ssvae")
+        estimator = all_estimators()[name].make(Latent(task.family, task.size, task.features))
+        counted = CountedCost(task)
+        result = training_loss(
+            task, estimator.double(), counted, task.training_batch(0, Streams(0)),
+            Sampler(torch.Generator().manual_seed(0)),
+        )  # fmt: skip
+        result.loss.backward()
+        gradients.append([parameter.grad for parameter in task.parameters()])
+        assert counted.calls["supervised"] == 8
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_labels_go_through_the_decoder_as_they_would_alone() -> None:
+    """The gradient of a step is that of its labelled part and of its latent part."""
+    task = make_task("ssvae")
+    estimator = all_estimators()["gumbel"].make(Latent(task.family, task.size, task.features))
+    batch = task.training_batch(0, Streams(0))
+
+    def gradient(estimator: Estimator, encoding: Encoding) -> list[Tensor]:
+        task.zero_grad()
+        cost, sampler = CountedCost(task), Sampler(torch.Generator().manual_seed(0))
+        stand_in = cast(Task, SimpleNamespace(
+            encode=lambda batch: encoding, latent_weight=task.latent_weight, entropy_weight=1.0
+        ))  # fmt: skip
+        training_loss(stand_in, estimator, cost, None, sampler).loss.backward()
+        return [p.grad if p.grad is not None else torch.zeros_like(p) for p in task.parameters()]
+
+    both = gradient(estimator.double(), task.encode(batch))
+    latent = gradient(estimator, task.encode(batch)._replace(supervised=None))
+    labels = gradient(all_estimators()["none"].make(estimator.latent), task.encode(batch))
+    for whole, one, other in zip(both, latent, labels, strict=True):
+        torch.testing.assert_close(whole, one + other)
 
 
 def test_own_loss_trains_the_baseline_and_nothing_else() -> None:
