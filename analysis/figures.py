@@ -1,6 +1,6 @@
 """Figures: functions from a results table to axes, and one that saves them all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ _KNOWN = (
 )  # fmt: skip
 _FIRST_SUM = _KNOWN.index("dense")
 _MARKERS = "osD^vP<>XpdhH8*"
+
+SUFFIXES = (".pdf", ".png")
 
 Draw = Callable[[pd.DataFrame, str, Axes], None]
 
@@ -123,20 +125,16 @@ def score_against_calls(table: pd.DataFrame, task: str, axes: Axes) -> None:
     axes.set_ylabel(f"test {label}")
 
 
-def learning_curves(table: pd.DataFrame, task: str, axes: Axes, against: str = "epoch") -> None:
-    """Score on validation during training, as the mean over seeds.
-
-    Args:
-        against: "epoch", "train_seconds" or "decoder_calls_total".
-    """
+def learning_curves(table: pd.DataFrame, task: str, axes: Axes) -> None:
+    """Score on validation during training, as the mean over seeds."""
     rows = table[
         (table["task"] == task) & (table["status"] == "ok") & (table["split"] == "validation")
     ]
     column, label, _ = score_of(rows)
     for name, cells in rows.groupby("estimator"):
-        curve = cells.groupby("step")[[against, column]].mean()
+        curve = cells.groupby("step")[["epoch", column]].mean()
         axes.plot(
-            curve[against],
+            curve["epoch"],
             curve[column],
             color=colour(str(name)),
             marker=marker(str(name)),
@@ -145,11 +143,7 @@ def learning_curves(table: pd.DataFrame, task: str, axes: Axes, against: str = "
             linewidth=1,
             label=name,
         )
-    labels = {
-        "train_seconds": "training seconds",
-        "decoder_calls_total": "decoder calls in training",
-    }
-    axes.set(xlabel=labels.get(against, against), ylabel=f"validation {label}", title=task)
+    axes.set(xlabel="epoch", ylabel=f"validation {label}", title=task)
     _mark_chance(rows, column, axes.axhline)
 
 
@@ -160,22 +154,19 @@ def _mark_chance(rows: pd.DataFrame, column: str, line: Callable[..., object]) -
 
 
 def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """Draw everything into a folder as PNG and PDF, in place of what is there; the PNGs' paths."""
-    for old in (*folder.glob("*.png"), *folder.glob("*.pdf")):
-        old.unlink()
+    """Draw everything into a folder as PNG and PDF; the paths of the PNGs.
+
+    Where nothing is ok there is nothing to draw, and figures of an earlier time are removed.
+    """
+    draws = (final_scores, learning_curves, score_against_calls)
+    for old in (folder / f"{draw.__name__}{suffix}" for draw in draws for suffix in SUFFIXES):
+        old.unlink(missing_ok=True)
     tasks = sorted(table.loc[table["status"] == "ok", "task"].unique())
     if not tasks:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
-        return [
-            _save(_row_of_axes(table, tasks, draw), folder / name)
-            for name, draw in (
-                ("final_scores", final_scores),
-                ("learning_curves", learning_curves),
-                ("score_against_calls", score_against_calls),
-            )
-        ]
+        return [save(_row_of_axes(table, tasks, draw), folder / draw.__name__) for draw in draws]
 
 
 def _row_of_axes(table: pd.DataFrame, tasks: Sequence[str], draw: Draw) -> Figure:
@@ -184,16 +175,23 @@ def _row_of_axes(table: pd.DataFrame, tasks: Sequence[str], draw: Draw) -> Figur
     for axes, task in zip(grid[0], tasks, strict=True):
         draw(table, task, axes)
     if draw is not final_scores:
-        handles = {
-            label: handle
-            for axes in grid[0]
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
+        add_legend(figure, grid[0])
     return figure
 
 
-def _save(figure: Figure, stem: Path) -> Path:
-    for suffix in (".pdf", ".png"):
+def add_legend(figure: Figure, row: Iterable[Axes]) -> None:
+    """One legend below a row of axes, with every label once."""
+    handles = {
+        label: handle
+        for axes in row
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
+
+
+def save(figure: Figure, stem: Path) -> Path:
+    """Write a figure as PDF and PNG, whose path is returned."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in SUFFIXES:
         figure.savefig(stem.with_suffix(suffix))
     return stem.with_suffix(".png")

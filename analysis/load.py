@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import dataset as ds
 from pyarrow import fs
@@ -13,13 +14,26 @@ from pyarrow import fs
 SCHEMA_VERSION = 2
 """The version of the columns, which is written and understood."""
 
+CELLS = "task=*/estimator=*/[!.]*.parquet"
+"""Where cells are, in the folder `cells` of a results folder."""
+
+GRID = "grid.json"
+"""A file of a results folder: the keys of the cells that it was last asked for."""
+
 
 class ResultsError(Exception):
     """A results folder that can't be read; the message is one line."""
 
 
+def holds_results(folder: Path) -> bool:
+    """Whether there are any cells in a folder."""
+    return any((folder / "cells").glob(CELLS))
+
+
 def read_cells(folder: Path) -> pa.Table:
-    """All rows of a results folder, as they are stored, with columns task and estimator.
+    """The rows of a results folder as they are stored, with columns task and estimator.
+
+    Cells of earlier grids, with other settings, stay in the folder and are left out here.
 
     Args:
         folder: what `--out` named: it holds `cells/`, or else `table.parquet`.
@@ -28,7 +42,7 @@ def read_cells(folder: Path) -> pa.Table:
     """
     here = fs.LocalFileSystem()  # else pyarrow takes the path "a:b" for an address
     cells, compacted = folder / "cells", folder / "table.parquet"
-    files = sorted(cells.glob("task=*/estimator=*/[!.]*.parquet"))
+    files = sorted(cells.glob(CELLS))
     try:
         if files:
             source = ds.dataset(str(cells), filesystem=here, partitioning="hive")
@@ -43,9 +57,13 @@ def read_cells(folder: Path) -> pa.Table:
         raise ResultsError(_damage(folder, files, error)) from error
     if versions != {SCHEMA_VERSION}:
         raise ResultsError(
-            f"{folder} has results of schema {', '.join(map(str, sorted(versions)))}, this is "
+            f"{folder} has results of schema {', '.join(sorted(map(str, versions)))}, this is "
             f"{SCHEMA_VERSION}: read them with the commit that wrote them, or give another --out"
         )
+    grid = folder / GRID
+    if files != [compacted] and grid.is_file():
+        keys = json.loads(grid.read_text())["keys"]
+        table = table.filter(pc.is_in(table["key"], pa.array(keys)))
     return table
 
 
@@ -54,17 +72,15 @@ def _damage(folder: Path, files: list[Path], error: Exception) -> str:
     for file in files:
         try:
             with file.open("rb") as content:
-                pq.read_table(content, columns=["schema_version"])
-        except (pa.ArrowException, OSError, KeyError):
+                if "schema_version" not in pq.read_table(content).column_names:
+                    return f"{file} is no results file of ours: move it elsewhere"
+        except (pa.ArrowException, OSError):
             return f"{file} is damaged: delete it, and run the same command to make it again"
     return f"{folder} can't be read: {str(error).splitlines()[0]}"
 
 
 def load_results(folder: Path) -> pd.DataFrame:
-    """The rows of a results folder that can be compared; see results/README.md.
-
-    Where task, estimator and seed were run again, the newest run counts. Of each task, cells with
-    other data, another model or another evaluation than its newest cell has are left out.
+    """All rows of the grid that a results folder was last asked for; see results/README.md.
 
     Args:
         folder: what `--out` named.
@@ -72,18 +88,21 @@ def load_results(folder: Path) -> pd.DataFrame:
         ResultsError: there are no results, or they are damaged, or of another schema.
     """
     table: pd.DataFrame = read_cells(folder).to_pandas()
-    table = table.sort_values("started", kind="stable")
-    newest = table.groupby(["task", "estimator", "seed"])["key"].last()
-    table = table[table["key"].isin(newest)]
-    comparison = table["hyperparameters"].map(_comparison)
-    current = comparison.groupby(table["task"]).transform("last")
-    return table[comparison == current].sort_index().reset_index(drop=True)
+    if "split" not in table:
+        raise ResultsError(f"{folder} holds gradients, not training: give another folder")
+    return table
 
 
-def _comparison(hyperparameters: str) -> str:
-    """What all cells of a table must have in common: data, model and evaluation."""
-    settings = json.loads(hyperparameters)
-    return json.dumps([settings[part] for part in ("dataset_digest", "task", "evaluation")])
+def load_gradients(folder: Path) -> pd.DataFrame:
+    """All rows of a folder of gradient measurements; see results/README.md.
+
+    Raises:
+        ResultsError: there are no results, or they are damaged, or of another schema.
+    """
+    table: pd.DataFrame = read_cells(folder).to_pandas()
+    if "group" not in table:
+        raise ResultsError(f"{folder} holds training, not gradients: give another folder")
+    return table
 
 
 def flatten_hyperparameters(table: pd.DataFrame) -> pd.DataFrame:

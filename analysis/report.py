@@ -38,8 +38,9 @@ def notes(table: pd.DataFrame) -> list[str]:
             f"In {len(cells)} cells ({names}) a sparse mapping stopped short of its tolerance, for "
             f"up to {unsolved['unsolved'].max():.1%} of the rows of an evaluation."
         )
-    for column in ("threads", "device"):
-        values = sorted(table[column].dropna().astype(str).unique())
+    for column in ("threads", "cells_beside", "device", "machine"):
+        timed = table[table["status"] == "ok"]
+        values = sorted(timed[column].dropna().astype(str).unique())
         if len(values) > 1:
             found.append(f"Times can't be compared: {column} differ ({', '.join(values)}).")
     return found

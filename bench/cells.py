@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.building import build_task, latent_of
-from bench.errors import unknown
+from bench.errors import UserError, unknown
 from bench.profiles import Profile, validated
 from estimators.base import Latent
 from estimators.registry import all_estimators
@@ -36,6 +36,8 @@ class Cell:
     """They order sums, which rounds otherwise."""
     device: str = "cpu"
     """Its type, "cpu" or "cuda": each has a generator of its own."""
+    gradients: dict[str, Any] | None = None
+    """How to measure gradients, and on which model, where that is what the cell is for."""
 
     @property
     def key(self) -> str:
@@ -117,6 +119,8 @@ def _plan_cell(
         f"estimator {estimator} on {task}",
     )
     training = profile.training_settings(task, estimator)
+    if training.warm_start_epochs and not task_class.has_labels:
+        raise UserError(f"training on {task}: warm_start_epochs, but it has no labels to start on")
     evaluation = profile.evaluation_settings(task)
     if task_settings.dataset not in DATASETS:
         raise unknown(
@@ -134,11 +138,21 @@ def _plan_cell(
         threads=threads,
         device=device,
     )
-    latent = _latent(task, task_settings.model_dump_json(), training.batch_size, data_dir)
+    latent = cell_latent(cell, data_dir)
     skip = estimator_class.refusal(latent, settings)
     if skip is None and estimator_class.relaxed and not task_class.accepts_relaxed:
         skip = f"{estimator} relaxes z, which the decoder of {task} does not take"
     return Planned(cell, skip)
+
+
+def cell_latent(cell: Cell, data_dir: Path | None) -> Latent:
+    """The latent variable of a cell's task, after building it once.
+
+    Raises:
+        DataError: a data set is missing or damaged, or too small for the settings.
+    """
+    settings = json.dumps(cell.task_settings, sort_keys=True)
+    return _latent(cell.task, settings, cell.training["batch_size"], data_dir)
 
 
 @cache

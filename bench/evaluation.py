@@ -14,8 +14,9 @@ from torch import Tensor
 
 from bench.step import CountedCost, NotFiniteError
 from estimators.base import Estimator
-from estimators.distributions import BernoulliBits, Distribution, SparseBits
+from estimators.distributions import BernoulliBits, BitDistribution, Distribution
 from estimators.mappings import all_bit_vectors
+from estimators.mappings.bits import MAX_ENUMERATED_BITS
 from estimators.sampler import Sampler
 from tasks.base import Context, Split, Task
 from tasks.streams import Streams
@@ -31,9 +32,13 @@ class EvaluationSettings(BaseModel, extra="forbid", frozen=True):
     """How to evaluate; the same for all estimators of a table."""
 
     batch_size: int = Field(500, ge=1, description="rows encoded at once")
-    max_summed: int = Field(256, ge=1, description="largest support that E_q[f] is summed over")
+    max_summed: int = Field(
+        256, ge=1, le=2**MAX_ENUMERATED_BITS, description="largest support that E_q[f] sums over"
+    )
     samples: int = Field(16, ge=1, description="samples of z for E_q[f] beyond that")
-    nll_max_summed: int = Field(1024, ge=1, description="most z that p(x) is summed over")
+    nll_max_summed: int = Field(
+        1024, ge=1, le=2**MAX_ENUMERATED_BITS, description="most z that p(x) is summed over"
+    )
     nll_samples: int = Field(1024, ge=2, description="importance samples for p(x) beyond that")
     nll_images: int = Field(10_000, ge=1, description="test images that p(x) is computed for")
 
@@ -116,7 +121,7 @@ def expected_cost(
 def log_evidence(
     cost: CountedCost,
     context: Context,
-    q: BernoulliBits | SparseBits,
+    q: BitDistribution,
     sampler: Sampler,
     settings: EvaluationSettings,
 ) -> tuple[Tensor, Tensor]:
@@ -151,14 +156,16 @@ def _negative_log_likelihood(
 ) -> dict[str, float | None]:
     """Bits per pixel on the test split, and the mean effective number of importance samples."""
     assert task.pixels is not None
-    batch_size = max(1, _NLL_NUMBERS // (settings.nll_samples * task.size))
+    every = 2.0**task.size
+    looked_at = every if every <= settings.nll_max_summed else settings.nll_samples
+    batch_size = max(1, _NLL_NUMBERS // (int(looked_at) * task.size))
     nats, effective = [], []
     for number, batch in enumerate(task.evaluation_batches("test", batch_size, streams)):
         if number * batch_size >= settings.nll_images:
             break
         encoding = task.encode(batch)
         q = estimator.distribution(encoding.scores)
-        assert isinstance(q, BernoulliBits | SparseBits)
+        assert isinstance(q, BitDistribution)
         sampler = Sampler(streams.generator("importance", number))
         log_p, samples = log_evidence(cost, encoding.context, q, sampler, settings)
         nats.append(-log_p.double())

@@ -52,6 +52,7 @@ class Profile(BaseModel, extra="forbid", frozen=True):
     seeds: int = Field(2, ge=1)
     training: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
+    gradients: dict[str, Any] = {}
     tasks: dict[str, TaskProfile] = {}
 
     def task_settings(self, task: str) -> dict[str, Any]:

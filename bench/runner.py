@@ -3,8 +3,9 @@
 import resource
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,14 @@ from joblib import Parallel, delayed
 from joblib.externals.loky import ProcessPoolExecutor
 
 from bench.cells import Cell, Planned
+from bench.gradient_plan import knob_of
+from bench.gradients import gradient_cell, model_of, trained_models
 from bench.provenance import device_name, provenance
-from bench.store import hyperparameters, stored_status, write_cell
+from bench.store import hyperparameters, stored_status, write_cell, write_grid
 from bench.training import DivergedError, Row, train_cell
+
+MODELS = "models"
+"""The folder of a results folder that trained models are kept in."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ def run_cells(
         done: called with each outcome as it comes.
     """
     outcomes: list[Outcome] = []
+    write_grid(execution.results, [item.cell for item in planned])
 
     def finish(outcome: Outcome) -> None:
         outcomes.append(outcome)
@@ -63,13 +70,13 @@ def run_cells(
     todo = []
     for item in planned:
         stored = stored_status(execution.results, item.cell)
-        if item.skip is not None:
+        if stored == "ok":
+            finish(Outcome(item.cell, "stored", None))
+        elif item.skip is not None:
             outcome = Outcome(item.cell, "skipped", item.skip)
             if stored != "skipped":
                 _store(outcome, [], execution, beside=0, wall_seconds=0.0, started=_now())
             finish(outcome)
-        elif stored == "ok":
-            finish(Outcome(item.cell, "stored", None))
         else:
             todo.append(item.cell)
     while todo:
@@ -77,6 +84,8 @@ def run_cells(
         # What is left had no chance: a worker was killed, and its pool with it.
         over = {outcome.cell.key for outcome in outcomes}
         todo = [cell for cell in todo if cell.key not in over]
+    with suppress(OSError):  # not there, or another run's
+        (execution.results / "running").rmdir()
     return outcomes
 
 
@@ -121,12 +130,11 @@ def run_cell(cell: Cell, execution: Execution, beside: int) -> Outcome:
     Args:
         beside: how many other cells run at the same time.
     """
-    torch.set_num_threads(cell.threads)
     started, start = _now(), time.perf_counter()
     rows: list[Row] = []
     try:
-        report = _reporter(cell, execution)
-        for row in train_cell(cell, execution.data_dir, execution.device, report):
+        torch.set_num_threads(cell.threads)
+        for row in _work(cell, execution):
             rows.append(row)  # noqa: PERF402  (what came before an error is kept)
         outcome = Outcome(cell, "ok", None)
     except DivergedError as error:
@@ -139,6 +147,27 @@ def run_cell(cell: Cell, execution: Execution, beside: int) -> Outcome:
         progress_file(execution.results, cell).unlink(missing_ok=True)
     _store(outcome, rows, execution, beside, time.perf_counter() - start, started)
     return outcome
+
+
+def _work(cell: Cell, execution: Execution) -> Iterator[Row]:
+    """The rows of a cell, as they come."""
+    where = (execution.data_dir, execution.device, _reporter(cell, execution))
+    if cell.gradients is not None:
+        return gradient_cell(cell, execution.results / MODELS, *where)
+    return train_cell(cell, *where)
+
+
+def train_models(cells: Sequence[Cell], execution: Execution) -> None:
+    """Train the models that cells measure gradients of, each once. What fails is left to them."""
+    models = {model_of(cell).key: cell for cell in cells}
+    pool = Parallel(n_jobs=execution.jobs, batch_size=1)
+    pool(delayed(_train_model)(cell, execution) for cell in models.values())
+
+
+def _train_model(cell: Cell, execution: Execution) -> None:
+    torch.set_num_threads(cell.threads)
+    with suppress(DivergedError):
+        trained_models(cell, execution.results / MODELS, execution.data_dir, execution.device)
 
 
 def progress_file(results: Path, cell: Cell) -> Path:
@@ -157,7 +186,8 @@ def _reporter(cell: Cell, execution: Execution) -> Callable[[float], None]:
         nonlocal last
         now = time.monotonic()
         if now - last > 0.3:
-            path.write_text(f"{fraction:.4f}")
+            with suppress(OSError):  # progress is worth no failure
+                path.write_text(f"{fraction:.4f}")
             last = now
 
     return report
@@ -189,6 +219,7 @@ def _store(
         "started": started,
         **provenance(),
         "command": execution.command,
+        **({} if cell.gradients is None else knob_of(cell)),
     }
     write_cell(execution.results, cell, [common | row for row in rows or [{}]])
 

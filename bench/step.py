@@ -67,6 +67,8 @@ class StepResult(NamedTuple):
     """What the estimator's `update` takes after the step."""
     diagnostics: dict[str, Tensor]
     """What the estimator has to say of itself: scalars by name."""
+    scale: Tensor | float = 1.0
+    """What the estimate multiplies the gradient of the scores by."""
 
 
 def training_loss(
@@ -153,8 +155,14 @@ def latent_loss(
     if estimate.own_loss is not None:
         loss = loss + estimate.own_loss
     objective = scale * (estimate.objective.sum() - entropy_weight * entropy.detach())
-    update = (proposal, costs.detach())
-    return StepResult(loss, objective + known.detach(), rows, update, estimate.diagnostics)
+    return StepResult(
+        loss=loss,
+        objective=objective + known.detach(),
+        rows=rows,
+        update=(proposal, costs.detach()),
+        diagnostics=estimate.diagnostics,
+        scale=estimate.scale,
+    )
 
 
 def _labelled(part: Supervised) -> Proposal:

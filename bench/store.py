@@ -9,37 +9,57 @@ columns. results/README.md says what the columns mean; `SCHEMA` is what is writt
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.load import SCHEMA_VERSION, read_cells
-from bench.cells import Cell
+from analysis.load import GRID, SCHEMA_VERSION, read_cells
+from bench.cells import NUMERICS, Cell
 
-_TEXT = (
-    "key", "profile", "dataset", "hyperparameters", "status", "reason", "split", "device",
-    "diagnostics",
+_COMMON_TEXT = (
+    "key", "profile", "dataset", "hyperparameters", "status", "reason", "device", "machine",
+    "torch", "numba", "python", "commit", "command", "started",
 )  # fmt: skip
-_TEXT_LATER = ("machine", "torch", "numba", "python", "commit", "command", "started")
+_COMMON_NUMBERS = ("decoder_calls", "wall_seconds", "peak_memory_mb")
+_COMMON_COUNTS = ("schema_version", "numerics", "seed", "step", "threads", "cells_beside")
 _NUMBERS = (
     "epoch", "accuracy", "elbo", "nll", "nll_effective_samples", "rate", "distortion", "loss",
     "expected_cost", "entropy", "support_mean", "support_median", "support_max", "unsolved",
-    "decoder_calls", "train_seconds", "wall_seconds", "gradient_norm", "peak_memory_mb", "chance",
+    "train_seconds", "gradient_norm", "chance",
 )  # fmt: skip
-_COUNTS = (
-    "schema_version", "seed", "latent_size", "step", "examples", "decoder_calls_total",
-    "supervised_calls_total", "threads", "cells_beside",
+_COUNTS = ("latent_size", "examples", "decoder_calls_total", "supervised_calls_total")
+_GRADIENT_NUMBERS = (
+    "share", "exact_norm", "bias", "bias_low", "bias_high", "variance", "variance_error",
+    "mean_squared_error", "cosine", "cosine_error", "objective_distance", "plain_norm", "seconds",
+    "knob_value",
 )  # fmt: skip
 
-SCHEMA = pa.schema(
-    [(name, pa.string()) for name in _TEXT + _TEXT_LATER]
-    + [(name, pa.float64()) for name in _NUMBERS]
-    + [(name, pa.int64()) for name in _COUNTS]
-    + [("dirty", pa.bool_())]
+
+def _schema(text: Sequence[str], numbers: Sequence[str], counts: Sequence[str]) -> pa.Schema:
+    return pa.schema(
+        [(name, pa.string()) for name in text]
+        + [(name, pa.float64()) for name in numbers]
+        + [(name, pa.int64()) for name in counts]
+        + [("dirty", pa.bool_())]
+    )
+
+
+SCHEMA = _schema(
+    (*_COMMON_TEXT, "split", "diagnostics"),
+    (*_COMMON_NUMBERS, *_NUMBERS),
+    (*_COMMON_COUNTS, *_COUNTS),
 )
+"""Of cells that train."""
+
+GRADIENT_SCHEMA = _schema(
+    (*_COMMON_TEXT, "group", "knob"),
+    (*_COMMON_NUMBERS, *_GRADIENT_NUMBERS),
+    (*_COMMON_COUNTS, "draws", "size"),
+)
+"""Of cells that measure gradients."""
 
 
 def cell_path(results: Path, cell: Cell) -> Path:
@@ -54,7 +74,7 @@ def write_cell(results: Path, cell: Cell, rows: Iterable[dict[str, Any]]) -> Non
     Raises:
         KeyError: a row has a column that the schema does not know.
     """
-    table = _table(list(rows))
+    table = _table(list(rows), SCHEMA if cell.gradients is None else GRADIENT_SCHEMA)
     path = cell_path(results, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(table, path)
@@ -70,8 +90,16 @@ def stored_status(results: Path, cell: Cell) -> str | None:
     return str(statuses["status"][-1].as_py())
 
 
+def write_grid(results: Path, cells: Iterable[Cell]) -> None:
+    """Note which cells a results folder is asked for, so that reports leave out all others."""
+    path = results / GRID
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({"keys": [cell.key for cell in cells]}))
+    temporary.replace(path)
+
+
 def compact(results: Path) -> Path:
-    """Put all stored cells into one table.parquet and return its path.
+    """Put all stored cells of the grid into one table.parquet and return its path.
 
     Raises:
         ResultsError: a file is damaged, or of another schema.
@@ -90,16 +118,19 @@ def hyperparameters(cell: Cell) -> str:
         "evaluation": cell.evaluation,
         "dataset_digest": cell.dataset_digest,
     }
+    if cell.gradients is not None:
+        parts["gradients"] = cell.gradients
     return json.dumps(parts, sort_keys=True)
 
 
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     for row in rows:
-        strange = set(row) - set(SCHEMA.names)
+        strange = set(row) - set(schema.names)
         if strange:
             raise KeyError(f"no such column: {', '.join(sorted(strange))}")
-    known = [{"schema_version": SCHEMA_VERSION} | row for row in rows]
-    return pa.Table.from_pylist(known, schema=SCHEMA)
+    versions = {"schema_version": SCHEMA_VERSION, "numerics": NUMERICS}
+    known = [versions | row for row in rows]
+    return pa.Table.from_pylist(known, schema=schema)
 
 
 def _write(table: pa.Table, path: Path) -> None:

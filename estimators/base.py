@@ -85,6 +85,14 @@ class NoSettings(BaseModel, extra="forbid", frozen=True):
     """An estimator with nothing to set."""
 
 
+class Knob(NamedTuple):
+    """The one setting that trades what an estimate is worth for what it costs."""
+
+    setting: str
+    values: tuple[float, ...]
+    """Some that are worth comparing."""
+
+
 class Estimator(nn.Module, ABC):
     """A gradient estimator, with its settings and its state (buffers and parameters).
 
@@ -102,6 +110,7 @@ class Estimator(nn.Module, ABC):
     trains_latent: ClassVar[bool] = True
     """False for the floor, which leaves the unsupervised objective out altogether."""
     Settings: ClassVar[type[BaseModel]] = NoSettings
+    knob: ClassVar[Knob | None] = None
 
     def __init__(self, latent: Latent, settings: BaseModel) -> None:
         super().__init__()

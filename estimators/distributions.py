@@ -129,7 +129,15 @@ class SparsemaxCategorical(Categorical):
         return loss
 
 
-class BernoulliBits(Distribution):
+class BitDistribution(Distribution):
+    """q over bit-vectors."""
+
+    @abstractmethod
+    def marginals(self) -> Tensor:
+        """Probability that each bit is on, (B, D)."""
+
+
+class BernoulliBits(BitDistribution):
     """D independent bits; scores (B, D) are their log-odds."""
 
     @property
@@ -162,11 +170,10 @@ class BernoulliBits(Distribution):
         return self.scores.new_full((rows,), 2.0**size, dtype=torch.float64)
 
     def marginals(self) -> Tensor:
-        """Probability that each bit is on, (B, D)."""
         return self.probabilities
 
 
-class SparseBits(Distribution):
+class SparseBits(BitDistribution):
     """A distribution over a few bit-vectors, as the sparse mappings return it.
 
     Args:
@@ -216,7 +223,6 @@ class SparseBits(Distribution):
         return (self._probabilities.detach() > 0).sum(dim=1)
 
     def marginals(self) -> Tensor:
-        """Probability that each bit is on, (B, D)."""
         return torch.einsum("bm,bmd->bd", self._probabilities, self._vertices)
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.base import Bias, Estimate, Estimator, Latent, Proposal
+from estimators.base import Bias, Estimate, Estimator, Knob, Latent, Proposal
 from estimators.distributions import Distribution
 from estimators.registry import register
 from estimators.sampler import Sampler
@@ -29,6 +29,7 @@ class GumbelSoftmax(Estimator):
     citation = "Jang et al. 2017; Maddison et al. 2017"
     bias: ClassVar[Bias] = "biased"
     relaxed = True
+    knob = Knob("initial", (0.5, 1.0, 2.0))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         samples: int = Field(1, ge=1, description="samples of z for each row")

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from estimators.base import Bias, Estimate, Estimator, Latent, Proposal
+from estimators.base import Bias, Estimate, Estimator, Knob, Latent, Proposal
 from estimators.baselines import MovingAverage, baseline_network
 from estimators.distributions import Distribution
 from estimators.registry import register
@@ -26,6 +26,7 @@ class ScoreFunction(Estimator):
     name = "sfe"
     citation = "Williams 1992"
     bias: ClassVar[Bias] = "unbiased"
+    knob = Knob("samples", (1, 4, 16))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         samples: int = Field(1, ge=1, description="samples of z for each row")

@@ -7,7 +7,7 @@ many bits there are (Correia et al. 2020, section 4).
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from estimators.base import Family, Latent
+from estimators.base import Family, Knob, Latent
 from estimators.distributions import Distribution, SparseBits
 from estimators.mappings import (
     BitSolver,
@@ -29,6 +29,7 @@ class TopKSparsemax(SupportSum):
     name = "topk-sparsemax"
     citation = "Correia et al. 2020, section 4.1"
     families = BITS
+    knob = Knob("k", (2, 10, 50))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         k: int = Field(10, ge=1, description="bit-vectors kept, of highest score")
@@ -58,6 +59,7 @@ class SparseMAP(SupportSum):
     name = "sparsemap"
     citation = "Niculae et al. 2018; Correia et al. 2020, section 4.2"
     families = BITS
+    knob = Knob("tolerance", (1e-6, 1e-2, 0.2))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         parametrisation: Parametrisation = Field(

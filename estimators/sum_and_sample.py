@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from estimators.base import Bias, Estimate, Estimator, Family, Latent, Proposal
+from estimators.base import Bias, Estimate, Estimator, Family, Knob, Latent, Proposal
 from estimators.baselines import MovingAverage
 from estimators.distributions import Categorical, Distribution
 from estimators.registry import register
@@ -29,6 +29,7 @@ class SumAndSample(Estimator):
     citation = "Liu et al. 2019"
     families: ClassVar[frozenset[Family]] = frozenset({"categorical"})
     bias: ClassVar[Bias] = "unbiased"
+    knob = Knob("k", (1, 2, 4))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         k: int = Field(1, ge=1, description="categories summed exactly, the likeliest")

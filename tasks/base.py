@@ -67,6 +67,8 @@ class Task(nn.Module, ABC):
     Settings: ClassVar[type[TaskSettings]]
     accepts_relaxed: ClassVar[bool] = True
     """The decoder takes points between the vertices."""
+    has_labels: ClassVar[bool] = False
+    """Some rows have a known latent variable, which alone can be trained on at first."""
     is_likelihood: ClassVar[bool]
     """The cost is −log p(x | z): evaluation reports an ELBO, with a uniform prior on z."""
 

@@ -52,6 +52,7 @@ class SemiSupervisedVAE(Task):
     name = "ssvae"
     family: ClassVar[Literal["categorical", "bits"]] = "categorical"
     citation = "Correia et al. 2020, section 5.1"
+    has_labels = True
     is_likelihood = True
 
     class Settings(TaskSettings, frozen=True):

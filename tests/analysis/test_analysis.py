@@ -41,6 +41,7 @@ def rows_of(
         "status": status, "reason": None if status == "ok" else "because", "chance": 0.1,
         "started": "2026-01-01T00:00:00+00:00", "schema_version": 2, "command": "run_bench.py",
         "hyperparameters": json.dumps(SETTINGS), "threads": 1, "device": "cpu",
+        "cells_beside": 1, "machine": "one",
     }  # fmt: skip
     if status != "ok":
         return [common | {"chance": None}]
@@ -125,7 +126,10 @@ def test_figures_are_saved_twice_over(table: pd.DataFrame, tmp_path: Path) -> No
 
 
 def test_nothing_that_is_ok_gives_no_figure(table: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "my_own.png").touch()
+    save_figures(table, tmp_path)
     assert save_figures(table[table["status"] != "ok"], tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["my_own.png"]
 
 
 def test_hyperparameters_become_columns(table: pd.DataFrame) -> None:
@@ -147,27 +151,24 @@ def test_the_compacted_table_is_enough(table: pd.DataFrame, tmp_path: Path) -> N
     assert "| sfe | 2 |" in (tmp_path / "report.md").read_text()
 
 
-def test_the_newest_run_of_a_cell_counts(table: pd.DataFrame, tmp_path: Path) -> None:
-    again = pd.DataFrame(rows_of("sfe", 0, 0.9)).assign(key="other", started="2026-01-02")
-    older = pd.DataFrame(rows_of("sfe", 1, 0.9)).assign(key="older", started="2025-12-31")
-    write(pd.concat([older, table, again]), tmp_path)
-    frame = summary(load_results(tmp_path).assign(**{name: float("nan") for name in NULL}), "ssvae")
-    assert frame.loc["sfe", "accuracy"] == "0.800 ± 0.100"
-
-
-def test_cells_of_another_data_set_are_left_out(table: pd.DataFrame, tmp_path: Path) -> None:
-    other = json.dumps(SETTINGS | {"dataset_digest": "def"})
-    newer = pd.DataFrame(rows_of("sfe", 0, 0.9)).assign(
-        key="other", started="2026-01-02", hyperparameters=other
-    )
-    write(pd.concat([table, newer]), tmp_path)
-    assert set(load_results(tmp_path)["key"]) == {"other"}
+def test_cells_of_earlier_grids_are_left_out(table: pd.DataFrame, tmp_path: Path) -> None:
+    """The folder keeps them; what counts is what it was last asked for."""
+    cells = tmp_path / "cells" / "task=ssvae" / "estimator=sfe"
+    cells.mkdir(parents=True)
+    again = [pd.DataFrame(rows_of("sfe", 0, 0.9)).assign(key=key) for key in ("old", "new")]
+    for rows in again:
+        rows = rows.drop(columns=["task", "estimator"])
+        pq.write_table(pa.Table.from_pandas(rows), cells / f"{rows['key'].iloc[0]}.parquet")
+    assert set(load_results(tmp_path)["key"]) == {"old", "new"}
+    (tmp_path / "grid.json").write_text('{"keys": ["old"]}')
+    assert set(load_results(tmp_path)["key"]) == {"old"}
 
 
 def test_the_report_says_what_forbids_a_comparison(table: pd.DataFrame) -> None:
     assert notes(table) == []
-    mixed = table.assign(threads=[1] + [2] * (len(table) - 1))
-    assert notes(mixed) == ["Times can't be compared: threads differ (1, 2)."]
+    for column in ("threads", "cells_beside"):
+        mixed = table.assign(**{column: [1] + [2] * (len(table) - 1)})
+        assert notes(mixed) == [f"Times can't be compared: {column} differ (1, 2)."]
     (note,) = notes(table.assign(unsolved=[0.25] + [0.0] * (len(table) - 1)))
     assert note.startswith("In 1 cells (sfe) a sparse mapping stopped short of its tolerance")
     assert "25.0%" in note
@@ -185,6 +186,9 @@ def test_what_cannot_be_read_is_said_in_a_line(table: pd.DataFrame, tmp_path: Pa
         load_results(tmp_path)
     write(table.assign(schema_version=99), tmp_path)
     with pytest.raises(ResultsError, match="schema 99, this is 2"):
+        load_results(tmp_path)
+    pq.write_table(pa.table({"theirs": [1]}), tmp_path / "table.parquet")
+    with pytest.raises(ResultsError, match="no results file of ours"):
         load_results(tmp_path)
     (tmp_path / "table.parquet").write_bytes(b"PAR1")
     with pytest.raises(ResultsError, match=r"table\.parquet is damaged: delete it"):

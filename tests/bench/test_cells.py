@@ -1,21 +1,26 @@
 """Keys, profiles and pairing."""
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from bench.cells import plan
+from bench.cells import NUMERICS, plan
 from bench.errors import UserError
 from bench.profiles import Profile, bundled_profiles, load_profile
+from bench.step import training_loss
 from bench.training import DivergedError, Trainer, train_cell
 from estimators import sparse_bits
 from estimators.registry import all_estimators
+from estimators.sampler import Sampler
 from tasks.data import DataError
 from tasks.registry import all_tasks
 from tests.bench.conftest import cell_of
+from tests.tasks.test_tasks import flatten
 
 PAIRS = [
     (task.name, name)
@@ -58,8 +63,9 @@ def test_estimators_are_paired_at_a_seed(profile: Profile, task: str) -> None:
             assert torch.equal(value, first[name])
     other = Trainer(cell_of(profile, task, names[0], seed=1)).task.state_dict()
     assert any(not torch.equal(value, first[name]) for name, value in other.items())
-    batches = [repr(t.task.training_batch(3, t.streams)) for t in trainers]
-    assert len(set(batches)) == 1
+    batches = [flatten(t.task.training_batch(3, t.streams)) for t in trainers]
+    for batch in batches[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(batch, batches[0], strict=True))
 
 
 def test_training_lowers_the_loss(profile: Profile) -> None:
@@ -155,6 +161,12 @@ def test_a_batch_larger_than_the_data_is_refused(profile: Profile, task: str) ->
         cell_of(wide, task, "sfe")
 
 
+def test_a_warm_start_without_labels_is_refused(profile: Profile) -> None:
+    warm = profile.model_copy(update={"training": profile.training | {"warm_start_epochs": 2}})
+    with pytest.raises(UserError, match="it has no labels to start on"):
+        cell_of(warm, "bitvector", "dense")
+
+
 def test_warm_start_uses_labels_alone(profile: Profile) -> None:
     training = profile.training | {"epochs": 0, "warm_start_epochs": 2}
     warm = profile.model_copy(update={"training": training})
@@ -176,6 +188,81 @@ def test_the_key_is_of_what_determines_the_numbers(profile: Profile, tmp_path: P
     assert cell_of(renamed, "ssvae", "sfe").key == cell.key
     assert replace(cell, threads=2).key != cell.key
     assert replace(cell, device="cuda").key != cell.key
+
+
+def test_a_step_moves_everything_that_learns(profile: Profile) -> None:
+    """The model along the gradient of its loss, the baseline's network, and the moving averages."""
+    cell = cell_of(profile, "signal_game", "nvil")
+    trainer, twin = (
+        Trainer(replace(cell, training=cell.training | {"entropy_weight": 0.7})) for _ in range(2)
+    )
+    before = {name: value.clone() for name, value in trainer.estimator.state_dict().items()}
+    trainer.train(1)
+    moved = trainer.estimator.state_dict()
+    assert not [name for name, value in moved.items() if torch.equal(value, before[name])]
+    result = training_loss(
+        twin.task, twin.estimator, twin.cost, twin.task.training_batch(0, twin.streams),
+        Sampler(twin.streams.generator("estimator", 0)), entropy_weight=0.7,
+    )  # fmt: skip
+    result.loss.backward()
+    torch.optim.Adam(twin.task.parameters(), lr=twin.settings.learning_rate).step()
+    for one, two in zip(trainer.task.parameters(), twin.task.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learning_rate", 0.02),
+        ("weight_decay", 0.1),
+        ("entropy_weight", 3.0),
+        ("baseline_learning_rate", 0.5),
+        ("batch_size", 32),
+        ("warm_start_epochs", 1),
+    ],
+)
+def test_each_training_setting_changes_what_is_learned(
+    profile: Profile, name: str, value: float
+) -> None:
+    cell = cell_of(profile, "ssvae", "nvil")
+    trainers = [Trainer(replace(cell, training=cell.training | c)) for c in ({}, {name: value})]
+    for trainer in trainers:
+        trainer.train(3)
+    states = [{**t.task.state_dict(), **t.estimator.state_dict()} for t in trainers]
+    assert any(not torch.equal(v, states[1][k]) for k, v in states[0].items())
+
+
+def test_training_seconds_are_those_of_training(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a clock that a step moves on by one, and an evaluation by a thousand."""
+    now = 0.0
+
+    def ticking(seconds: float, method: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            nonlocal now
+            now += seconds
+            return method(*arguments)
+
+        return call
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monkeypatch.setattr(Trainer, "_step", ticking(1, Trainer._step))
+    monkeypatch.setattr(Trainer, "evaluate", ticking(1000, Trainer.evaluate))
+    rows = list(train_cell(cell_of(profile, "bitvector", "sfe")))
+    assert [row["train_seconds"] for row in rows] == [row["step"] for row in rows]
+
+
+PINNED = {"ssvae": 42.36326, "signal_game": 1.209782, "bitvector": 188.0099}
+"""Test losses of tiny cells at NUMERICS = 2."""
+
+
+@pytest.mark.parametrize("task", PINNED)
+def test_numbers_have_not_changed_in_silence(profile: Profile, task: str) -> None:
+    """If this fails, and should: raise NUMERICS, say why in docs/NUMERICS.md, and pin again."""
+    *_, last = train_cell(cell_of(profile, task, "sfe-ma"))
+    assert NUMERICS == 2
+    assert last["loss"] == pytest.approx(PINNED[task], rel=1e-5)
 
 
 def test_settings_reach_the_cell(profile: Profile) -> None:
@@ -231,6 +318,7 @@ def test_bundled_profiles_are_valid(name: str) -> None:
         ("[trainnig]", "did you mean 'training'?"),
         ("[tasks.ssvae.estimators.sfe.setings]", "did you mean 'settings'?"),
         ("[tasks.ssvae.trainning]", "did you mean 'training'?"),
+        ("[evaluation]\nmax_summed = 200000", "less than or equal to 65536"),
         ("[training", "is no valid TOML"),
     ],
 )

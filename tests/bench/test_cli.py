@@ -11,9 +11,13 @@ import pandas as pd
 import pytest
 
 from analysis.load import flatten_hyperparameters, load_results
+from bench import runner
+from bench.cells import Planned
+from bench.profiles import Profile
 from bench.store import SCHEMA
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
+from tests.bench.conftest import cell_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,7 +148,18 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(finished: Path) -> Non
         (["--dataset", "mnst"], "no dataset 'mnst': did you mean 'mnist'?"),
         (["--dataset", "mnist"], "mnist is not bundled"),
         (["--dataset", "mnist", "--data-dir", "/nowhere"], "train-images-idx3-ubyte.gz is missing"),
-        (["--seeds", "0"], "--seeds 0: give 1 or more"),
+        (["--tasks", "ssvae", "bitvector"], "bitvector"),
+        (["--tasks", ","], "--tasks: give one name at least, or all"),
+        (["--estimators", "ALL"], "did you mean 'all'?"),
+        (["--out", ""], "--out: give a folder of its own"),
+        (["--seeds", "0"], "--seeds 0: give 1 to 1000"),
+        (["--seeds", "20000000"], "--seeds 20000000: give 1 to 1000"),
+        (["--threads", "99999999999"], "--threads 99999999999: give 1 to 1000"),
+        (["gradients", "--trained-by", "sparsmax"], "did you mean 'sparsemax'?"),
+        (
+            ["gradients", "--tasks", "bitvector", "--trained-by", "sum-and-sample"],
+            "models can't be trained so: sum-and-sample takes categorical latents only",
+        ),
         (["--seeds", "many"], "--seeds"),
         (["--estimator", "sfe"], "--estimator"),
         (["--device", "cuda:77"], "--device cuda:77"),
@@ -240,6 +255,32 @@ def test_a_damaged_file_of_another_grid_is_named(finished: Path, tmp_path: Path)
     assert done.stderr == (
         f"error: {stray} is damaged: delete it, and run the same command to make it again\n"
     )
+    assert not done.stdout  # it is said before anything runs
+
+
+def test_a_report_shows_the_grid_that_was_asked_for(finished: Path, tmp_path: Path) -> None:
+    """Also where its cells are older than those of another grid in the folder."""
+    short, longer = finished / "tiny.toml", tmp_path / "longer.toml"
+    longer.write_text(short.read_text().replace("epochs = 1", "epochs = 2"))
+    found = []
+    for profile in (short, longer, short):
+        done = bench(
+            "--profile", profile, "--out", tmp_path / "results", "--tasks", "bitvector",
+            "--estimators", "sfe", "--seeds", 1,
+        )  # fmt: skip
+        assert done.returncode == 0
+        found.append(load_results(tmp_path / "results")["step"].max())
+    assert found == [15, 30, 15]
+
+
+def test_a_stored_cell_is_not_given_up_for_a_skip(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = runner.Execution(tmp_path, "tiny", None, "cpu", jobs=1, command="test")
+    cell = cell_of(profile, "ssvae", "none")
+    assert runner.run_cells([Planned(cell, None)], execution)[0].status == "ok"
+    assert runner.run_cells([Planned(cell, "not here")], execution)[0].status == "stored"
+    assert len(load_results(tmp_path)) == 3
 
 
 def test_a_folder_with_a_colon_is_no_address(finished: Path, tmp_path: Path) -> None:

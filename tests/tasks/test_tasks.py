@@ -108,6 +108,21 @@ def test_ssvae_labelled_rows_are_those_of_the_labels() -> None:
     assert task.latent_weight == 900 / 100
 
 
+def test_ssvae_keeps_labelled_images_out_of_the_others() -> None:
+    """With black and white images that spell their own number, to tell them apart."""
+    task = make_task("ssvae", batch_size=90)
+    pixels = task.part("train").pixels
+    places = torch.arange(len(pixels))
+    pixels.copy_(16 * (places[:, None] >> torch.arange(64).clamp(max=62) & 1))
+    numbers = torch.cat(
+        [cast(Batch, task.training_batch(step, STREAMS)).x for step in range(task.steps_per_epoch)]
+    )
+    seen = (numbers[:, :12].long() << torch.arange(12)).sum(dim=1)
+    assert sorted(seen.tolist()) == list(range(100, 1000))
+    known = cast(Batch, task.training_batch(0, STREAMS)).labelled_x
+    assert ((known[:, :12].long() << torch.arange(12)).sum(dim=1) < 100).all()
+
+
 def test_ssvae_labels_belong_to_their_images() -> None:
     task = make_task("ssvae", batch_size=100)
     batch = cast(Batch, task.training_batch(0, STREAMS))

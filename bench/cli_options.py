@@ -1,0 +1,177 @@
+"""What the commands that run cells have in common: their options, and how these are checked."""
+
+import os
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from bench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from bench.cells import Planned
+    from bench.profiles import Profile
+    from bench.runner import Execution
+
+
+MOST = 1000
+"""Most seeds, jobs or threads: more is a slip of the keyboard."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Grid:
+    """Which cells to run, and how."""
+
+    tasks: str = "all"
+    """Names separated by commas, or "all"."""
+    estimators: str = "all"
+    """Names separated by commas, or "all"."""
+    profile: str = "quick"
+    """How long and how large: quick, standard, paper, or the path of a TOML file."""
+    seeds: int | None = None
+    """How many seeds, from 0; the profile's number by default."""
+    dataset: str | None = None
+    """digits, mnist or fashion-mnist, in place of the profile's."""
+    data_dir: Annotated[Path | None, Parameter(env_var="BENCH_DATA_DIR")] = None
+    """Folder that holds a folder for each data set of idx files."""
+    out: str | None = None
+    """Results folder; results/PROFILE by default, or results/PROFILE-DATASET."""
+    jobs: int | None = None
+    """Cells that run at the same time; by default as many as the threads allow, one on a GPU."""
+    threads: int = 1
+    """Threads of each cell."""
+    device: str = "cpu"
+    """Where to run: cpu, cuda, cuda:1."""
+
+    def check(self) -> None:
+        """Refuse numbers and a device that can't be.
+
+        Raises:
+            UserError: an option is wrong.
+        """
+        for name in ("seeds", "jobs", "threads"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= MOST:
+                raise UserError(f"--{name} {value}: give 1 to {MOST}")
+        _check_device(self.device)
+
+    def load_profile(self) -> "Profile":
+        """The profile.
+
+        Raises:
+            UserError: there is none, or it is not valid.
+        """
+        from bench.profiles import load_profile
+        from estimators.registry import all_estimators
+        from tasks.registry import all_tasks
+
+        return load_profile(self.profile, [*all_tasks()], [*all_estimators()])
+
+    def plan(self, profile: "Profile", estimators: str | None = None) -> "list[Planned]":
+        """The cells of the grid.
+
+        Args:
+            profile: where the settings come from.
+            estimators: in place of the option.
+        Raises:
+            UserError: a name, a setting or a data set is wrong.
+        """
+        from bench.cells import plan
+        from estimators.registry import all_estimators
+        from tasks.data import DataError
+        from tasks.registry import all_tasks
+
+        tasks = _names("task", self.tasks, all_tasks())
+        chosen = _names("estimator", estimators or self.estimators, all_estimators())
+        seeds = self.seeds or profile.seeds
+        try:
+            return plan(
+                tasks, chosen, seeds, profile, self.dataset, self.data_dir, self.threads,
+                self.device,
+            )  # fmt: skip
+        except DataError as error:
+            raise UserError(str(error)) from error
+        except (RuntimeError, ValueError) as error:  # more memory than there is, say
+            reason = str(error).splitlines()[0]
+            raise UserError(f"a task can't be built from its settings: {reason}") from error
+
+    def execution(self, prefix: str = "") -> "Execution":
+        """How to run the cells, in a results folder that is there.
+
+        Args:
+            prefix: of the results folder's name, where the user names none.
+        Raises:
+            UserError: the results folder can't be written to, or read.
+        """
+        from analysis.load import holds_results, read_cells
+        from bench.runner import Execution
+
+        stem = Path(self.profile).stem
+        default = "-".join(part for part in (prefix, stem, self.dataset) if part)
+        results = Path("results") / default if self.out is None else Path(self.out)
+        _check_folder(results)
+        if holds_results(results):  # what is wrong with it is better known before than after
+            with results_errors():
+                read_cells(results)
+        on_gpu = self.device.startswith("cuda")
+        return Execution(
+            results=results,
+            profile=stem,
+            data_dir=self.data_dir,
+            device=self.device,
+            jobs=self.jobs or (1 if on_gpu else max(1, (os.cpu_count() or 1) // self.threads)),
+            command=" ".join(["run_bench.py", *sys.argv[1:]]),
+        )
+
+
+@contextmanager
+def results_errors() -> Iterator[None]:
+    """Tell what is wrong with a results folder in a line."""
+    from analysis.load import ResultsError
+
+    try:
+        yield
+    except ResultsError as error:
+        raise UserError(str(error)) from error
+
+
+def _names(kind: str, given: str, known: Collection[str]) -> list[str]:
+    """Names separated by commas, each checked, in the order of the registry and without doubles."""
+    names = {name.strip() for name in given.split(",")} - {""}
+    if not names:
+        raise UserError(f"--{kind}s: give one name at least, or all")
+    for name in sorted(names - {"all"}):
+        if name not in known:
+            raise unknown(kind, name, [*known, "all"], "see run_bench.py list")
+    return [name for name in known if name in names or "all" in names]
+
+
+def _check_folder(results: Path) -> None:
+    """Refuse a results folder that can't be written to."""
+    if results == Path():
+        raise UserError("--out: give a folder of its own, such as results/NAME")
+    try:
+        for folder in (results, results / "cells", results / "running", results / "figures"):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {results}: {(error.strerror or 'no folder').lower()}") from error
+    if not os.access(results, os.W_OK):
+        raise UserError(f"--out {results}: not writable")
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that isn't there."""
+    import torch
+
+    if device.partition(":")[0] not in {"cpu", "cuda"}:
+        raise UserError(f"--device {device}: give cpu, cuda, or cuda:N")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {device}: {reason}") from error
