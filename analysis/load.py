@@ -93,6 +93,15 @@ def load_results(folder: Path) -> pd.DataFrame:
     return table
 
 
+def holds_gradients(folder: Path) -> bool:
+    """Whether a results folder holds measurements of gradients.
+
+    Raises:
+        ResultsError: there are no results, or they are damaged, or of another schema.
+    """
+    return "group" in read_cells(folder).column_names
+
+
 def load_gradients(folder: Path) -> pd.DataFrame:
     """All rows of a folder of gradient measurements; see results/README.md.
 

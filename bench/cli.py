@@ -103,10 +103,13 @@ def report(results: Path, /) -> int:
     results
         The folder that `--out` named.
     """
+    from analysis.gradients import write_gradient_report
+    from analysis.load import holds_gradients
     from analysis.report import write_report
 
     with results_errors():
-        written = write_report(results)
+        write = write_gradient_report if holds_gradients(results) else write_report
+        written = write(results)
     for path in written:
         print(path)
     return 0

@@ -108,7 +108,7 @@ class Grid:
         Raises:
             UserError: the results folder can't be written to, or read.
         """
-        from analysis.load import holds_results, read_cells
+        from analysis.load import holds_results, load_gradients, load_results
         from bench.runner import Execution
 
         stem = Path(self.profile).stem
@@ -117,7 +117,7 @@ class Grid:
         _check_folder(results)
         if holds_results(results):  # what is wrong with it is better known before than after
             with results_errors():
-                read_cells(results)
+                load_gradients(results) if prefix else load_results(results)
         on_gpu = self.device.startswith("cuda")
         return Execution(
             results=results,

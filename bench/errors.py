@@ -21,8 +21,9 @@ def unknown(kind: str, name: str, known: Collection[str], listing: str) -> UserE
         known: the names there are.
         listing: how to see them all.
     """
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    by_lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.4)
+    hint = f"did you mean {by_lower[near[0]]!r}? " if near else ""
     return UserError(f"no {kind} {name!r}: {hint}{listing}")
 
 

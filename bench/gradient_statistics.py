@@ -38,7 +38,7 @@ class Quality(NamedTuple):
     variance_error: float
     """Standard error of the variance."""
     cosine: float
-    """Between the mean estimate and the exact gradient; NaN where one of them is zero."""
+    """Between the mean estimate and the exact gradient; NaN where one is zero, or all noise."""
     cosine_error: float
 
     @property
@@ -94,7 +94,7 @@ def _values(products: Tensor, along: Tensor, square: float, draws: int) -> Tenso
     variance = draws * (diagonal - bias)
     towards = along.mean() + square  # ⟨m, e⟩
     mean_square = bias + 2 * along.mean() + square  # ⟨m_a, m_b⟩ over a ≠ b
-    cosine = towards / (square * mean_square.clamp(min=0)).sqrt()
+    cosine = towards / (square * mean_square).sqrt()  # NaN below zero: too much noise to say
     return torch.stack([bias, variance, cosine])
 
 

@@ -28,7 +28,7 @@ def print_listing(console: Console) -> None:
         ),
         _table(
             "estimators",
-            ("name", "tasks", "bias", "decoder", "settings", "source"),
+            ("name", "tasks", "bias", "decoder", "settings", "knob", "source"),
             (_estimator(e, tasks.values()) for e in estimators.values()),
         ),
         _table(
@@ -54,7 +54,9 @@ def _estimator(estimator: type[Estimator], tasks: Iterable[type[Task]]) -> tuple
     runs = [task.name for task in tasks if task.family in estimator.families]
     decoder = "relaxed z" if estimator.relaxed else "hard z"
     settings = _settings(estimator.Settings)
-    return (estimator.name, " ".join(runs), estimator.bias, decoder, settings, estimator.citation)
+    knob = "" if estimator.knob is None else estimator.knob.setting
+    runs_on = " ".join(runs)
+    return (estimator.name, runs_on, estimator.bias, decoder, settings, knob, estimator.citation)
 
 
 def _settings(model: type[BaseModel]) -> str:

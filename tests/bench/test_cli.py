@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.load import flatten_hyperparameters, load_results
+from analysis.load import flatten_hyperparameters, load_gradients, load_results
 from bench import runner
 from bench.cells import Planned
 from bench.profiles import Profile
-from bench.store import SCHEMA
+from bench.store import GRADIENT_SCHEMA, SCHEMA
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
 from tests.bench.conftest import cell_of
@@ -344,6 +344,31 @@ def test_an_estimator_of_another_package_is_found(tmp_path: Path) -> None:
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert "mine" in done.stdout.split()
+
+
+def test_gradients_are_measured_and_reported(tiny: Path, tmp_path: Path) -> None:
+    how = "[gradients]\ncheckpoints = [0, 1]\nwarm_up = 3\ndraws = 32\n"
+    tiny.write_text(tiny.read_text() + how)
+    out = tmp_path / "results"
+    arguments = ("--profile", tiny, "--out", out, "--tasks", "ssvae,bitvector", "--seeds", 1)
+    names = "sfe,dense,gumbel,topk-sparsemax,none"
+    done = bench("gradients", *arguments, "--estimators", names)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = load_gradients(out)
+    assert set(table.columns) == {*GRADIENT_SCHEMA.names, "task", "estimator"}
+    assert set(table["estimator"]) == {"sfe", "dense", "gumbel", "topk-sparsemax"}
+    exact = table[(table["estimator"] == "dense")]
+    assert (exact["bias"] <= 1e-12 * exact["exact_norm"]).all()
+    report = (out / "report.md").read_text()
+    assert "sfe, samples = 16" in report
+    assert len([*(out / "figures").glob("*.png")]) == 4
+    again = bench("gradients", *arguments, "--estimators", names)
+    assert "stored" in again.stdout
+    assert " ok" not in again.stdout.splitlines()[-2]
+    assert bench("report", out).returncode == 0
+    wrong = bench(*arguments, "--estimators", "none")
+    assert wrong.returncode == 2
+    assert "holds gradients" in wrong.stderr
 
 
 def test_hyperparameters_are_json_with_everything(finished: Path) -> None:
