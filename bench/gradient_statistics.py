@@ -78,7 +78,8 @@ def quality(means: Tensor, exact: Tensor, draws: int) -> Quality:
         exact_norm=math.sqrt(square),
         bias=math.sqrt(max(0.0, bias)),
         bias_low=math.sqrt(max(0.0, bias - Z * bias_error)),
-        bias_high=math.sqrt(max(0.0, bias + Z * bias_error)),
+        # Noise can bring the square far below zero: that is no reason for a tighter bound.
+        bias_high=math.sqrt(max(0.0, bias) + Z * bias_error),
         variance=max(0.0, variance),
         variance_error=variance_error,
         cosine=cosine,

@@ -45,6 +45,15 @@ def test_estimates_are_unbiased_over_many_runs() -> None:
     assert sum(squares) / 500 == pytest.approx(0.09, abs=0.03)
 
 
+def test_a_square_below_zero_does_not_tighten_the_bound() -> None:
+    """The bound stays near the noise of the mean, √(variance / draws), however luck has it."""
+    found = [
+        quality(block_means(torch.zeros(3).double(), seed), EXACT, DRAWS) for seed in range(400)
+    ]
+    noise = (VARIANCE / (BLOCKS * DRAWS)) ** 0.5
+    assert min(q.bias_high for q in found) > 0.3 * noise
+
+
 def test_joined_blocks_say_the_same_of_a_single_estimate() -> None:
     means = block_means(torch.zeros(3).double(), 0)
     halves = joined(means)
