@@ -18,6 +18,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 from bench.cells import Cell, Planned
 from bench.gradient_plan import knob_of
 from bench.gradients import gradient_cell, model_of, trained_models
+from bench.memory import keep_memory
 from bench.provenance import device_name, provenance
 from bench.store import hyperparameters, stored_status, write_cell, write_grid
 from bench.training import DivergedError, Row, train_cell
@@ -134,6 +135,7 @@ def run_cell(cell: Cell, execution: Execution, beside: int) -> Outcome:
     rows: list[Row] = []
     try:
         torch.set_num_threads(cell.threads)
+        keep_memory()
         for row in _work(cell, execution):
             rows.append(row)  # noqa: PERF402  (what came before an error is kept)
         outcome = Outcome(cell, "ok", None)

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from bench.memory import keep_memory
 from estimators.mappings import BitSolver, lp_sparsemap, sparsemap_bits
 
 ROWS = 64
@@ -98,6 +99,7 @@ def measurements() -> Iterator[tuple[str, Timing]]:
 
 
 def main() -> None:
+    keep_memory()  # as the harness does for its cells
     table = Table(
         "rows", "D", "s", "budget", "solver", "forward ms", "backward ms", "support", "residual"
     )

@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cells import Planned, plan
+from bench.memory import keep_memory
 from bench.profiles import Profile, load_profile
 from bench.provenance import provenance
 from bench.training import Trainer
@@ -252,6 +253,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a task, or a task and a number of bits")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    keep_memory()
     console, machine = Console(width=150), rates()
     console.print(
         f"torch {torch.__version__}, {given.threads} threads: "
