@@ -11,7 +11,7 @@ from numba import njit
 
 from estimators.mappings.active_set import DEPENDENT
 
-_SLOTS = 48
+_SLOTS = 64
 """Vertices of a row that there is room for at first."""
 
 
@@ -43,19 +43,18 @@ def active_sets(
     rows, size = marginals.shape
     slots = min(size + 1, _SLOTS)
     while True:
-        shifted = np.zeros((rows, slots, size))
+        vertices = np.zeros((rows, slots, size), dtype=np.int8)
         inverse = np.zeros((rows, slots, slots))
         weights, y = np.zeros((rows, slots)), np.zeros((rows, slots))
         counts = _solve(
-            marginals, budget, binds, tolerance, max_iterations, shifted, inverse, weights, y
+            marginals, budget, binds, tolerance, max_iterations, vertices, inverse, weights, y
         )
         if slots > size or counts.max(initial=1) <= slots:
             break
         slots = min(size + 1, 2 * slots)
     most = counts.max(initial=1)
-    used = np.arange(most) < counts[:, None]
-    vertices = (shifted[:, :most] + marginals[:, None, :]).round() * used[:, :, None]
-    return ActiveSets(vertices, weights[:, :most], inverse[:, :most, :most], y[:, :most])
+    found = vertices[:, :most].astype(marginals.dtype)
+    return ActiveSets(found, weights[:, :most], inverse[:, :most, :most], y[:, :most])
 
 
 @njit(cache=True)
@@ -65,17 +64,18 @@ def _solve(
     binds: np.ndarray,
     tolerance: float,
     max_iterations: int,
-    shifted: np.ndarray,
+    vertices: np.ndarray,
     inverse: np.ndarray,
     weights: np.ndarray,
     y: np.ndarray,
 ) -> np.ndarray:
-    """Fill in U = V − μ, R, p and y of every row; how many vertices each has, or one too many."""
+    """Fill in V, R, p and y of every row; how many vertices each has, or one too many."""
     counts = np.ones(len(marginals), dtype=np.int64)
+    u = np.zeros(vertices.shape[1:])  # V − μ of one row at a time, which stays in the cache
     for row in range(len(marginals)):
         target = marginals[row]
         nearer = target - 0.5
-        u, r, p, v = shifted[row], inverse[row], weights[row], y[row]
+        r, p, v = inverse[row], weights[row], y[row]
         u[0] = _best(nearer, target, budget, binds[row]) - target
         r[0, 0] = v[0] = 1 / (u[0] @ u[0] + 1)
         p[0] = 1.0
@@ -109,6 +109,9 @@ def _solve(
             v[count] = step
             count = _reweigh(u, r, p, v, count + 1)
         counts[row] = count
+        for i in range(min(count, len(u))):
+            for bit in range(len(target)):
+                vertices[row, i, bit] = np.int8(np.rint(u[i, bit] + target[bit]))
     return counts
 
 
