@@ -105,7 +105,7 @@ class Trainer:
         if result.update is not None:
             with torch.no_grad():
                 self.estimator.update(*result.update)
-        for name, value in result.diagnostics.items():
+        for name, value in {"objective": result.objective, **result.diagnostics}.items():
             self._diagnostics[name].append(value)
         self.rows += result.rows
         self.step += 1
