@@ -1,6 +1,6 @@
 """Figures: functions from a results table to axes, and one that saves them all."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,17 @@ def _mark_chance(rows: pd.DataFrame, column: str, line: Callable[..., object]) -
         line(chance.iloc[0], color="grey", linestyle=":", linewidth=1)
 
 
+def save_row(table: pd.DataFrame, tasks: Sequence[str], draw: Draw, folder: Path) -> Path:
+    """Draw a row of axes, one for each task, into a PDF and a PNG, whose path is returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / draw.__name__
+    with mpl.rc_context(STYLE):
+        figure = _row_of_axes(table, tasks, draw)
+        for suffix in SUFFIXES:
+            figure.savefig(stem.with_suffix(suffix))
+    return stem.with_suffix(".png")
+
+
 def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
     """Draw everything into a folder as PNG and PDF; the paths of the PNGs.
 
@@ -164,9 +175,7 @@ def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
     tasks = sorted(table.loc[table["status"] == "ok", "task"].unique())
     if not tasks:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
-        return [save(_row_of_axes(table, tasks, draw), folder / draw.__name__) for draw in draws]
+    return [save_row(table, tasks, draw, folder) for draw in draws]
 
 
 def _row_of_axes(table: pd.DataFrame, tasks: Sequence[str], draw: Draw) -> Figure:
@@ -175,23 +184,10 @@ def _row_of_axes(table: pd.DataFrame, tasks: Sequence[str], draw: Draw) -> Figur
     for axes, task in zip(grid[0], tasks, strict=True):
         draw(table, task, axes)
     if draw is not final_scores:
-        add_legend(figure, grid[0])
+        handles = {
+            label: handle
+            for axes in grid[0]
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
     return figure
-
-
-def add_legend(figure: Figure, row: Iterable[Axes]) -> None:
-    """One legend below a row of axes, with every label once."""
-    handles = {
-        label: handle
-        for axes in row
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
-
-
-def save(figure: Figure, stem: Path) -> Path:
-    """Write a figure as PDF and PNG, whose path is returned."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in SUFFIXES:
-        figure.savefig(stem.with_suffix(suffix))
-    return stem.with_suffix(".png")

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from analysis.figures import STYLE, add_legend, colour, marker, save
+from analysis.figures import colour, marker, save_row
 from analysis.load import load_gradients
 from analysis.tables import markdown
 
@@ -139,16 +137,8 @@ def write_gradient_report(folder: Path) -> list[Path]:
     table = load_gradients(folder)
     measured = table[table["status"] == "ok"]
     tasks = sorted(measured["task"].unique())
-    figures = []
-    with mpl.rc_context(STYLE):
-        for draw in (variance_against_calls, bias_against_variance, along_training, knob_effects):
-            if tasks:
-                figure = Figure(figsize=(3.4 * len(tasks), 3.3), layout="constrained")
-                grid = figure.subplots(1, len(tasks), squeeze=False)
-                for axes, task in zip(grid[0], tasks, strict=True):
-                    draw(measured, task, axes)
-                add_legend(figure, grid[0])
-                figures.append(save(figure, folder / "figures" / draw.__name__))
+    draws = (variance_against_calls, bias_against_variance, along_training, knob_effects)
+    figures = [save_row(measured, tasks, draw, folder / "figures") for draw in draws if tasks]
     parts = [f"# {folder.name}", f"Gradients of the {GROUP}'s parameters at the last checkpoint."]
     for task in tasks:
         parts += [f"## {task}", markdown(quality_table(measured, task), task)]

@@ -18,7 +18,7 @@ CELLS = "task=*/estimator=*/[!.]*.parquet"
 """Where cells are, in the folder `cells` of a results folder."""
 
 GRID = "grid.json"
-"""A file of a results folder: the keys of the cells that it was last asked for."""
+"""A file of a results folder: which cells it was asked for."""
 
 
 class ResultsError(Exception):
@@ -30,10 +30,24 @@ def holds_results(folder: Path) -> bool:
     return any((folder / "cells").glob(CELLS))
 
 
+def read_grid(folder: Path) -> list[dict[str, str]]:
+    """What a results folder was asked for: a cell's key, its name, task, and basis of comparison.
+
+    Raises:
+        ResultsError: the file is damaged.
+    """
+    path = folder / GRID
+    try:
+        entries: list[dict[str, str]] = json.loads(path.read_text()) if path.exists() else []
+    except ValueError as error:
+        raise ResultsError(f"{path} is damaged: delete it, and run the same command") from error
+    return entries
+
+
 def read_cells(folder: Path) -> pa.Table:
     """The rows of a results folder as they are stored, with columns task and estimator.
 
-    Cells of earlier grids, with other settings, stay in the folder and are left out here.
+    Cells that were asked for with other settings since stay in the folder and are left out here.
 
     Args:
         folder: what `--out` named: it holds `cells/`, or else `table.parquet`.
@@ -60,10 +74,9 @@ def read_cells(folder: Path) -> pa.Table:
             f"{folder} has results of schema {', '.join(sorted(map(str, versions)))}, this is "
             f"{SCHEMA_VERSION}: read them with the commit that wrote them, or give another --out"
         )
-    grid = folder / GRID
-    if files != [compacted] and grid.is_file():
-        keys = json.loads(grid.read_text())["keys"]
-        table = table.filter(pc.is_in(table["key"], pa.array(keys)))
+    if files != [compacted] and (folder / GRID).is_file():
+        keys = [entry["key"] for entry in read_grid(folder)]
+        table = table.filter(pc.is_in(table["key"], pa.array(keys, pa.string())))
     return table
 
 
@@ -80,16 +93,26 @@ def _damage(folder: Path, files: list[Path], error: Exception) -> str:
 
 
 def load_results(folder: Path) -> pd.DataFrame:
-    """All rows of the grid that a results folder was last asked for; see results/README.md.
+    """All rows of the grid that a results folder was asked for; see results/README.md.
 
     Args:
         folder: what `--out` named.
     Raises:
-        ResultsError: there are no results, or they are damaged, or of another schema.
+        ResultsError: there are none, they are damaged, of another schema, or of gradients.
     """
+    return _with_column("split", folder, "gradients, not training")
+
+
+def load_gradients(folder: Path) -> pd.DataFrame:
+    """The same for measurements of gradients."""
+    return _with_column("group", folder, "training, not gradients")
+
+
+def _with_column(column: str, folder: Path, else_: str) -> pd.DataFrame:
+    """The rows of a folder that must have a column."""
     table: pd.DataFrame = read_cells(folder).to_pandas()
-    if "split" not in table:
-        raise ResultsError(f"{folder} holds gradients, not training: give another folder")
+    if column not in table:
+        raise ResultsError(f"{folder} holds {else_}: give another folder")
     return table
 
 
@@ -100,18 +123,6 @@ def holds_gradients(folder: Path) -> bool:
         ResultsError: there are no results, or they are damaged, or of another schema.
     """
     return "group" in read_cells(folder).column_names
-
-
-def load_gradients(folder: Path) -> pd.DataFrame:
-    """All rows of a folder of gradient measurements; see results/README.md.
-
-    Raises:
-        ResultsError: there are no results, or they are damaged, or of another schema.
-    """
-    table: pd.DataFrame = read_cells(folder).to_pandas()
-    if "group" not in table:
-        raise ResultsError(f"{folder} holds training, not gradients: give another folder")
-    return table
 
 
 def flatten_hyperparameters(table: pd.DataFrame) -> pd.DataFrame:

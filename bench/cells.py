@@ -37,7 +37,8 @@ class Cell:
     device: str = "cpu"
     """Its type, "cpu" or "cuda": each has a generator of its own."""
     gradients: dict[str, Any] | None = None
-    """How to measure gradients, and on which model, where that is what the cell is for."""
+    """Where that is what the cell is for: how to measure gradients ("settings"), on which model
+    ("model"), and where the estimator's knob stands ("knob")."""
 
     @property
     def key(self) -> str:
@@ -50,7 +51,19 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.task}/{self.estimator}/{self.seed}"
+        """What a person calls it: where its numbers go in a table."""
+        knob = {} if self.gradients is None else self.gradients["knob"]
+        where = [f"{name}={value:g}" for name, value in knob.items()]
+        return " ".join([f"{self.task}/{self.estimator}/{self.seed}", *where])
+
+    @property
+    def basis(self) -> str:
+        """A hash of what cells of a task must have in common to be compared: data, model, budget
+        of training, evaluation."""
+        budget = [self.training[name] for name in ("epochs", "warm_start_epochs", "batch_size")]
+        measured = None if self.gradients is None else {**self.gradients, "knob": None}
+        common = [self.dataset_digest, self.task_settings, budget, self.evaluation, measured]
+        return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

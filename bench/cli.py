@@ -37,18 +37,19 @@ def run(*, grid: Grid = DEFAULT_GRID) -> int:
 
     from analysis.load import load_results
     from analysis.report import write_report
-    from bench.listing import print_summaries
+    from analysis.tables import summary
+    from bench.listing import print_frames
     from bench.store import compact
 
     grid.check()
     planned = grid.plan(grid.load_profile())
-    execution = grid.execution()
+    execution = grid.execution("training")
     console = Console()
     outcomes = _run(planned, execution, console)
     with results_errors():
         compact(execution.results)
         written = write_report(execution.results)
-        print_summaries(load_results(execution.results), console)
+        print_frames(load_results(execution.results), summary, console)
     return _conclude(outcomes, written[0], console)
 
 
@@ -66,9 +67,11 @@ def gradients(*, grid: Grid = DEFAULT_GRID, trained_by: str = "dense") -> int:
     """
     from rich.console import Console
 
-    from analysis.gradients import write_gradient_report
+    from analysis.gradients import quality_table, write_gradient_report
+    from analysis.load import load_gradients
     from bench.gradient_plan import plan_gradients
-    from bench.runner import train_models
+    from bench.listing import print_frames
+    from bench.store import compact
 
     grid.check()
     profile = grid.load_profile()
@@ -76,10 +79,11 @@ def gradients(*, grid: Grid = DEFAULT_GRID, trained_by: str = "dense") -> int:
     planned = plan_gradients(grid.plan(profile), models, profile, grid.data_dir)
     execution = grid.execution("gradients")
     console = Console()
-    train_models([item.cell for item in planned if item.skip is None], execution)
     outcomes = _run(planned, execution, console)
     with results_errors():
+        compact(execution.results)
         written = write_gradient_report(execution.results)
+        print_frames(load_gradients(execution.results), quality_table, console)
     return _conclude(outcomes, written[0], console)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -100,24 +100,28 @@ class Grid:
             reason = str(error).splitlines()[0]
             raise UserError(f"a task can't be built from its settings: {reason}") from error
 
-    def execution(self, prefix: str = "") -> "Execution":
+    def execution(self, kind: Literal["training", "gradients"]) -> "Execution":
         """How to run the cells, in a results folder that is there.
 
         Args:
-            prefix: of the results folder's name, where the user names none.
+            kind: what they do.
         Raises:
             UserError: the results folder can't be written to, or read.
         """
-        from analysis.load import holds_results, load_gradients, load_results
+        from analysis.load import holds_results, load_gradients, load_results, read_grid
         from bench.runner import Execution
 
         stem = Path(self.profile).stem
+        prefix, load = {"training": ("", load_results), "gradients": ("gradients", load_gradients)}[
+            kind
+        ]
         default = "-".join(part for part in (prefix, stem, self.dataset) if part)
         results = Path("results") / default if self.out is None else Path(self.out)
         _check_folder(results)
-        if holds_results(results):  # what is wrong with it is better known before than after
-            with results_errors():
-                load_gradients(results) if prefix else load_results(results)
+        with results_errors():  # what is wrong with it is better known before than after
+            read_grid(results)
+            if holds_results(results):
+                load(results)
         on_gpu = self.device.startswith("cuda")
         return Execution(
             results=results,

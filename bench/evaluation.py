@@ -1,7 +1,7 @@
 """One evaluation for all estimators: on hard z, under the distribution that each of them trains.
 
-Accuracy is that of the mode of q. E_q[f] is summed over the support where that is listed and
-small enough, else averaged over a stated number of samples. −log p(x) is summed over every z
+Accuracy is that of the mode of q. E_q[f] is summed over the support where that is small enough,
+else averaged over a stated number of samples. −log p(x) is summed over every z
 where that is feasible, else estimated by importance sampling from one proposal for all.
 """
 

@@ -9,6 +9,7 @@ from bench.cells import Cell, Planned, cell_latent
 from bench.errors import UserError
 from bench.gradients import GradientSettings
 from bench.profiles import Profile, validated
+from estimators.base import Knob
 from estimators.registry import all_estimators
 
 MAX_BITS = 12
@@ -45,7 +46,7 @@ def plan_gradients(
     for item in planned:
         cell = item.cell
         if all_estimators()[cell.estimator].trains_latent:
-            how = {"settings": settings, "model": trained[cell.task, cell.seed]}
+            how = {"settings": settings, "model": trained[cell.task, cell.seed], "knob": {}}
             found += _variants(replace(item, cell=replace(cell, gradients=how)), data_dir)
     return found
 
@@ -66,15 +67,14 @@ def _variants(item: Planned, data_dir: Path | None) -> list[Planned]:
         settings += [settings[0] | {name: kind(value)} for value in values]
     variants: list[dict[str, Any]] = [s for i, s in enumerate(settings) if s not in settings[:i]]
     return [
-        Planned(replace(item.cell, estimator_settings=chosen), None)
+        Planned(_at(item.cell, chosen, estimator.knob), None)
         for chosen in variants
         if estimator.refusal(latent, estimator.Settings(**chosen)) is None
     ]
 
 
-def knob_of(cell: Cell) -> dict[str, Any]:
-    """The knob of a cell's estimator and where it stands, as columns of the results."""
-    knob = all_estimators()[cell.estimator].knob
-    if knob is None:
-        return {"knob": None, "knob_value": None}
-    return {"knob": knob.setting, "knob_value": float(cell.estimator_settings[knob.setting])}
+def _at(cell: Cell, settings: dict[str, Any], knob: Knob | None) -> Cell:
+    """The cell with these settings of its estimator, and its knob noted."""
+    stands = {} if knob is None else {knob.setting: settings[knob.setting]}
+    gradients = {**(cell.gradients or {}), "knob": stands}
+    return replace(cell, estimator_settings=settings, gradients=gradients)

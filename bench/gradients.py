@@ -7,7 +7,6 @@ the support of its own q. How far that is from the gradient under softmax, or in
 reported apart.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,9 +18,10 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from bench.cells import Cell
+from bench.files import written_whole
 from bench.gradient_statistics import BLOCKS, Quality, joined, quality
 from bench.step import CountedCost, latent_loss
-from bench.training import Row, Trainer
+from bench.training import REPORT_EVERY, Row, Trainer
 from estimators.base import Estimator
 from estimators.distributions import Distribution
 from estimators.sampler import Sampler
@@ -182,7 +182,11 @@ def model_of(cell: Cell) -> Cell:
 
 
 def trained_models(
-    cell: Cell, folder: Path, data_dir: Path | None = None, device: str = "cpu"
+    cell: Cell,
+    folder: Path,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    report: Callable[[float], None] = lambda share: None,
 ) -> dict[float, tuple[int, dict[str, Tensor]]]:
     """Step and parameters of a cell's model at each share of its training, from a folder or anew.
 
@@ -197,19 +201,15 @@ def trained_models(
     files = {step: folder / model.key / f"{step}.pt" for step in steps.values()}
     if not all(path.exists() for path in files.values()):
         for step in sorted(files):
-            trainer.train(step - trainer.step)
-            _save(trainer.task.state_dict(), files[step])
+            while trainer.step < step:
+                trainer.train(min(REPORT_EVERY, step - trainer.step))
+                report(trainer.step / trainer.steps)
+            with written_whole(files[step]) as file:
+                state = trainer.task.state_dict()  # of views: a view is saved with all it views
+                torch.save({name: value.clone() for name, value in state.items()}, file)
     return {
         share: (step, torch.load(files[step], map_location=device)) for share, step in steps.items()
     }
-
-
-def _save(state: dict[str, Tensor], path: Path) -> None:
-    """Write under a name of this process, then rename, which is atomic."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save({name: value.clone() for name, value in state.items()}, temporary)
-    temporary.replace(path)
 
 
 def gradient_cell(

@@ -1,6 +1,6 @@
 """What the command line prints as tables."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 from pydantic import BaseModel
@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.tables import summary
 from bench.profiles import bundled_profiles, load_profile
 from estimators.base import Estimator
 from estimators.registry import all_estimators
@@ -43,10 +42,12 @@ def print_listing(console: Console) -> None:
     console.print(f"data sets: {', '.join(DATASETS)}", soft_wrap=True)
 
 
-def print_summaries(table: pd.DataFrame, console: Console) -> None:
-    """The summary of each task: mean ± standard error over seeds on the test split."""
+def print_frames(
+    table: pd.DataFrame, frame_of: Callable[[pd.DataFrame, str], pd.DataFrame], console: Console
+) -> None:
+    """What `frame_of` makes of each task of a results table."""
     for task in sorted(table["task"].unique()):
-        frame = summary(table, task)
+        frame = frame_of(table, task)
         console.print(_table(task, ("", *frame.columns), frame.itertuples()))
 
 

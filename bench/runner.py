@@ -16,11 +16,10 @@ from joblib import Parallel, delayed
 from joblib.externals.loky import ProcessPoolExecutor
 
 from bench.cells import Cell, Planned
-from bench.gradient_plan import knob_of
 from bench.gradients import gradient_cell, model_of, trained_models
 from bench.memory import keep_memory
 from bench.provenance import device_name, provenance
-from bench.store import hyperparameters, stored_status, write_cell, write_grid
+from bench.store import hyperparameters, note_grid, stored_status, write_cell
 from bench.training import DivergedError, Row, train_cell
 
 MODELS = "models"
@@ -62,7 +61,7 @@ def run_cells(
         done: called with each outcome as it comes.
     """
     outcomes: list[Outcome] = []
-    write_grid(execution.results, [item.cell for item in planned])
+    note_grid(execution.results, [item.cell for item in planned])
 
     def finish(outcome: Outcome) -> None:
         outcomes.append(outcome)
@@ -80,6 +79,7 @@ def run_cells(
             finish(outcome)
         else:
             todo.append(item.cell)
+    _train_models([cell for cell in todo if cell.gradients is not None], execution)
     while todo:
         _run_together(todo, execution, finish)
         # What is left had no chance: a worker was killed, and its pool with it.
@@ -159,17 +159,24 @@ def _work(cell: Cell, execution: Execution) -> Iterator[Row]:
     return train_cell(cell, *where)
 
 
-def train_models(cells: Sequence[Cell], execution: Execution) -> None:
-    """Train the models that cells measure gradients of, each once. What fails is left to them."""
+def _train_models(cells: Sequence[Cell], execution: Execution) -> None:
+    """Train the models that cells measure gradients of, each once.
+
+    What goes wrong is left to the cells, which train a model that is not there, and tell.
+    """
     models = {model_of(cell).key: cell for cell in cells}
     pool = Parallel(n_jobs=execution.jobs, batch_size=1)
-    pool(delayed(_train_model)(cell, execution) for cell in models.values())
+    with suppress(BrokenProcessPool):
+        pool(delayed(_train_model)(cell, execution) for cell in models.values())
 
 
 def _train_model(cell: Cell, execution: Execution) -> None:
     torch.set_num_threads(cell.threads)
-    with suppress(DivergedError):
-        trained_models(cell, execution.results / MODELS, execution.data_dir, execution.device)
+    report = _reporter(cell, execution)
+    with suppress(Exception):
+        folder = execution.results / MODELS
+        trained_models(cell, folder, execution.data_dir, execution.device, report)
+    progress_file(execution.results, cell).unlink(missing_ok=True)
 
 
 def progress_file(results: Path, cell: Cell) -> Path:
@@ -221,9 +228,15 @@ def _store(
         "started": started,
         **provenance(),
         "command": execution.command,
-        **({} if cell.gradients is None else knob_of(cell)),
+        **_knob(cell),
     }
     write_cell(execution.results, cell, [common | row for row in rows or [{}]])
+
+
+def _knob(cell: Cell) -> dict[str, Any]:
+    """The columns of a cell that measures an estimator whose knob stands somewhere."""
+    stands = {} if cell.gradients is None else cell.gradients["knob"]
+    return {n: v for name, at in stands.items() for n, v in (("knob", name), ("knob_value", at))}
 
 
 def _now() -> str:

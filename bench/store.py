@@ -1,14 +1,14 @@
 """Results on disk: one parquet file a cell, written whole or not at all.
 
     <results>/cells/task=<task>/estimator=<estimator>/<key>.parquet
-    <results>/table.parquet            all of them in one, once a grid is through
+    <results>/grid.json                the cells that the folder was asked for
+    <results>/table.parquet            these in one, once a grid is through
 
 Task and estimator stand in the path only, as hive partitions, which every reader turns into
 columns. results/README.md says what the columns mean; `SCHEMA` is what is written.
 """
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.load import GRID, SCHEMA_VERSION, read_cells
+from analysis.load import GRID, SCHEMA_VERSION, read_cells, read_grid
 from bench.cells import NUMERICS, Cell
+from bench.files import written_whole
 
 _COMMON_TEXT = (
     "key", "profile", "dataset", "hyperparameters", "status", "reason", "device", "machine",
@@ -75,9 +76,7 @@ def write_cell(results: Path, cell: Cell, rows: Iterable[dict[str, Any]]) -> Non
         KeyError: a row has a column that the schema does not know.
     """
     table = _table(list(rows), SCHEMA if cell.gradients is None else GRADIENT_SCHEMA)
-    path = cell_path(results, cell)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(table, path)
+    _write(table, cell_path(results, cell))
 
 
 def stored_status(results: Path, cell: Cell) -> str | None:
@@ -90,12 +89,27 @@ def stored_status(results: Path, cell: Cell) -> str | None:
     return str(statuses["status"][-1].as_py())
 
 
-def write_grid(results: Path, cells: Iterable[Cell]) -> None:
-    """Note which cells a results folder is asked for, so that reports leave out all others."""
-    path = results / GRID
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"keys": [cell.key for cell in cells]}))
-    temporary.replace(path)
+def note_grid(results: Path, cells: Sequence[Cell]) -> None:
+    """Note which cells a results folder is asked for, which is what its reports show.
+
+    Cells that it was asked for before stay, unless they are asked for again with other settings, or
+    can't stand beside the new ones: see `Cell.basis`. In `cells/` everything stays.
+    """
+    asked = [
+        {"key": cell.key, "cell": cell.name, "task": cell.task, "basis": cell.basis}
+        for cell in cells
+    ]
+    names = {entry["cell"] for entry in asked}
+    bases = {(entry["task"], entry["basis"]) for entry in asked}
+    tasks = {entry["task"] for entry in asked}
+    kept = [
+        entry
+        for entry in read_grid(results)
+        if entry["cell"] not in names
+        and (entry["task"] not in tasks or (entry["task"], entry["basis"]) in bases)
+    ]
+    with written_whole(results / GRID) as file:
+        file.write(json.dumps(kept + asked, indent=0).encode())
 
 
 def compact(results: Path) -> Path:
@@ -134,11 +148,5 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    """Write under a temporary name of this process, then rename, which is atomic."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:  # pyarrow takes the path "a:b" for an address
-            pq.write_table(table, file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as file:  # a file, as pyarrow takes the path "a:b" for an address
+        pq.write_table(table, file)

@@ -57,8 +57,8 @@ class Trainer:
             cell.estimator, cell.estimator_settings, latent_of(self.task), cell.seed
         ).to(device)
         self.cost = CountedCost(self.task)
-        self.model = flattened(self.task)
-        groups: list[dict[str, Any]] = [{"params": [self.model], "weight_decay": s.weight_decay}]
+        self.flat = flattened(self.task)
+        groups: list[dict[str, Any]] = [{"params": [self.flat], "weight_decay": s.weight_decay}]
         if any(True for _ in self.estimator.parameters()):
             own = flattened(self.estimator)
             groups.append({"params": [own], "lr": s.baseline_learning_rate})
@@ -112,8 +112,8 @@ class Trainer:
 
     def _check(self, loss: Tensor) -> None:
         """Note the norm of the gradient for encoder and decoder, and refuse what is not finite."""
-        assert self.model.grad is not None
-        self.gradient_norm = self.model.grad.norm()
+        assert self.flat.grad is not None
+        self.gradient_norm = self.flat.grad.norm()
         if not torch.isfinite(loss.detach() + self.gradient_norm):
             raise NotFiniteError(
                 f"the loss is {loss.item():.3g} and the gradient's norm {self.gradient_norm:.3g}"

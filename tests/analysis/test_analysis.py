@@ -151,8 +151,8 @@ def test_the_compacted_table_is_enough(table: pd.DataFrame, tmp_path: Path) -> N
     assert "| sfe | 2 |" in (tmp_path / "report.md").read_text()
 
 
-def test_cells_of_earlier_grids_are_left_out(table: pd.DataFrame, tmp_path: Path) -> None:
-    """The folder keeps them; what counts is what it was last asked for."""
+def test_cells_that_are_not_asked_for_are_left_out(tmp_path: Path) -> None:
+    """The folder keeps them; what counts is what it was asked for."""
     cells = tmp_path / "cells" / "task=ssvae" / "estimator=sfe"
     cells.mkdir(parents=True)
     again = [pd.DataFrame(rows_of("sfe", 0, 0.9)).assign(key=key) for key in ("old", "new")]
@@ -160,8 +160,11 @@ def test_cells_of_earlier_grids_are_left_out(table: pd.DataFrame, tmp_path: Path
         rows = rows.drop(columns=["task", "estimator"])
         pq.write_table(pa.Table.from_pandas(rows), cells / f"{rows['key'].iloc[0]}.parquet")
     assert set(load_results(tmp_path)["key"]) == {"old", "new"}
-    (tmp_path / "grid.json").write_text('{"keys": ["old"]}')
+    (tmp_path / "grid.json").write_text('[{"key": "old"}]')
     assert set(load_results(tmp_path)["key"]) == {"old"}
+    (tmp_path / "grid.json").write_text('[{"key"')
+    with pytest.raises(ResultsError, match=r"grid\.json is damaged: delete it"):
+        load_results(tmp_path)
 
 
 def test_the_report_says_what_forbids_a_comparison(table: pd.DataFrame) -> None:

@@ -273,6 +273,20 @@ def test_a_report_shows_the_grid_that_was_asked_for(finished: Path, tmp_path: Pa
     assert found == [15, 30, 15]
 
 
+def test_an_estimator_that_is_added_joins_the_table(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    for name in ("sfe", "dense"):
+        done = bench(
+            "--profile", finished / "tiny.toml", "--out", out, "--tasks", "bitvector",
+            "--estimators", name, "--seeds", 1,
+        )  # fmt: skip
+        assert done.returncode == 0
+    report = (out / "report.md").read_text()
+    assert "| sfe | 1 |" in report
+    assert "| dense | 1 |" in report
+    assert set(pd.read_parquet(out / "table.parquet")["estimator"]) == {"sfe", "dense"}
+
+
 def test_a_stored_cell_is_not_given_up_for_a_skip(
     profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,6 +179,9 @@ def test_cells_are_the_knob_s_values_and_rows_the_groups(profile: Profile, tmp_p
         "sum-and-sample takes categorical latents only"
     ]
     assert len({item.cell.key for item in planned}) == 4
+    assert [item.cell.name for item in planned[:2]] == [
+        "bitvector/sfe/0 samples=1", "bitvector/sfe/0 samples=4"
+    ]  # fmt: skip
     rows = list(gradient_cell(planned[0].cell, tmp_path))
     assert [(row["share"], row["group"]) for row in rows] == [
         (share, group) for share in (0.0, 1.0) for group in ("scores", "encoder", "decoder")

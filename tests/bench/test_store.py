@@ -1,12 +1,14 @@
 """Storage: schema, partitions, atomic writes."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.load import read_grid
 from bench import store
 from bench.cells import Cell
 from bench.profiles import Profile
@@ -38,6 +40,46 @@ def test_the_table_holds_all_cells(tmp_path: Path, cell: Cell, profile: Profile)
     store.write_cell(tmp_path, other, [row(other), row(other)])
     path = store.compact(tmp_path)
     assert sorted(pd.read_parquet(path)["task"]) == ["bitvector", "bitvector", "ssvae"]
+
+
+def asked(folder: Path) -> set[str]:
+    return {entry["key"] for entry in read_grid(folder)}
+
+
+def test_a_folder_shows_all_that_can_stand_side_by_side(tmp_path: Path, profile: Profile) -> None:
+    """Another estimator joins the table; the same one with other settings takes its place; another
+    budget, model or data set begins a table of its own, of its task."""
+
+    def cell(task: str, name: str, **training: object) -> Cell:
+        found = cell_of(profile, task, name)
+        return replace(found, training=found.training | training)
+
+    sfe, dense, game = cell("ssvae", "sfe"), cell("ssvae", "dense"), cell("signal_game", "sfe")
+    store.note_grid(tmp_path, [sfe, game])
+    store.note_grid(tmp_path, [dense])
+    assert asked(tmp_path) == {sfe.key, game.key, dense.key}
+    faster = cell("ssvae", "sfe", learning_rate=0.5)
+    store.note_grid(tmp_path, [faster])
+    assert asked(tmp_path) == {faster.key, game.key, dense.key}
+    longer = cell("ssvae", "dense", epochs=7)
+    store.note_grid(tmp_path, [longer])
+    assert asked(tmp_path) == {longer.key, game.key}
+    store.note_grid(tmp_path, [sfe, dense])
+    assert asked(tmp_path) == {sfe.key, dense.key, game.key}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset_digest": "other"},
+        {"task_settings": {"dataset": "digits", "labelled": 3}},
+        {"evaluation": {"samples": 3}},
+        {"gradients": {"settings": {}, "model": {}, "knob": {"samples": 4}}},
+    ],
+)
+def test_what_cannot_be_compared_has_another_basis(cell: Cell, change: dict[str, Any]) -> None:
+    assert replace(cell, **change).basis != cell.basis
+    assert replace(cell, seed=5, estimator="dense", estimator_settings={}).basis == cell.basis
 
 
 def test_an_unknown_column_is_refused_and_nothing_is_written(tmp_path: Path, cell: Cell) -> None:
