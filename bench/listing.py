@@ -48,6 +48,8 @@ def print_frames(
     """What `frame_of` makes of each task of a results table."""
     for task in sorted(table["task"].unique()):
         frame = frame_of(table, task)
+        if frame.empty:
+            continue
         console.print(_table(task, ("", *frame.columns), frame.itertuples()))
 
 
