@@ -20,6 +20,15 @@ CELLS = "task=*/estimator=*/[!.]*.parquet"
 GRID = "grid.json"
 """A file of a results folder: which cells it was asked for."""
 
+TRIALS = "trials.parquet"
+"""A file of a results folder: the trials of a search."""
+
+SEARCH_VERSION = 1
+"""The version of its columns, which is written and understood."""
+
+LESS_IS_BETTER = frozenset({"nll", "loss", "decoder_calls"})
+"""Of the columns that a search may go by."""
+
 
 class ResultsError(Exception):
     """A results folder that can't be read; the message is one line."""

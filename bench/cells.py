@@ -13,11 +13,15 @@ from bench.errors import UserError, unknown
 from bench.profiles import Profile, validated
 from estimators.base import Latent
 from estimators.registry import all_estimators
+from tasks.base import Split
 from tasks.data import DATASETS, load_images
 from tasks.registry import all_tasks
 
 NUMERICS = 2
 """Version of everything that determines a cell's numbers; see docs/NUMERICS.md when raising it."""
+
+FIRST_TUNING_SEED = 10_000
+"""Seeds from here on are for searching settings. Their cells never see the test split."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class Cell:
         """
         content = json.dumps(asdict(self) | {"numerics": NUMERICS}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def last_split(self) -> Split:
+        """What the trained model is evaluated on."""
+        return "validation" if self.seed >= FIRST_TUNING_SEED else "test"
 
     @property
     def name(self) -> str:

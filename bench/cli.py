@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App, CycloptsError
 
 from bench.cli_options import Grid, results_errors
+from bench.cli_tune import Tuning
 from bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from bench.runner import Execution, Outcome
 
 DEFAULT_GRID = Grid()
+DEFAULT_TUNING = Tuning()
 
 app = App(
     name="run_bench.py",
@@ -87,6 +89,47 @@ def gradients(*, grid: Grid = DEFAULT_GRID, trained_by: str = "dense") -> int:
     return _conclude(outcomes, written[0], console)
 
 
+@app.command
+def tune(*, grid: Grid = DEFAULT_GRID, tuning: Tuning = DEFAULT_TUNING) -> int:
+    """Search hyper-parameters: a study with an equal budget for each task and estimator.
+
+    Trials are judged by validation data, at seeds (--seeds of them a trial, 1 by default) that the
+    benchmark does not use. Trials that are stored already are not run again, and several processes
+    may share a folder or a database. The best settings become a profile: --profile FOLDER/best.toml
+    runs the grid with them.
+    """
+    from rich.console import Console
+
+    from analysis.search import load_trials, sensitivity, write_search_report
+    from bench.cli_tune import shown
+    from bench.listing import print_frames
+    from bench.search_results import write_results
+    from bench.tuning import run_search
+
+    grid.check()
+    tuning.check()
+    search = tuning.search(grid.seeds or 1)
+    execution = grid.execution("tune")
+    plans = tuning.studies(grid, execution)
+    console = Console()
+    # What is wrong with a stored study is better known before anything runs.
+    studies = [plan.open(search, execution) for plan in plans]
+    dead = sum(study.bury() for study in studies)
+    if dead:
+        console.print(f"{dead} trials of processes that have died will be run again")
+    stored = sum(len(study.counted()) for study in studies)
+    with shown(plans, stored, search.budget.trials, console) as done:
+        run_search(plans, search, execution, done)
+    best = write_results(search.storage, execution, grid.load_profile())
+    with results_errors():
+        written = write_search_report(execution.results)
+        trials = load_trials(execution.results)
+        print_frames(trials, sensitivity, console)
+    console.print(f"tables and figures: {written[0]}", soft_wrap=True)
+    console.print(f"the best settings: --profile {best}", soft_wrap=True)
+    return int(trials["value"].notna().groupby(trials["study"]).any().eq(False).any())
+
+
 @app.command(name="list")
 def list_() -> int:
     """List tasks, estimators and profiles, with what each needs and where it comes from."""
@@ -108,11 +151,15 @@ def report(results: Path, /) -> int:
         The folder that `--out` named.
     """
     from analysis.gradients import write_gradient_report
-    from analysis.load import holds_gradients
+    from analysis.load import TRIALS, holds_gradients
     from analysis.report import write_report
+    from analysis.search import write_search_report
 
     with results_errors():
-        write = write_gradient_report if holds_gradients(results) else write_report
+        if (results / TRIALS).exists():
+            write = write_search_report
+        else:
+            write = write_gradient_report if holds_gradients(results) else write_report
         written = write(results)
     for path in written:
         print(path)

@@ -27,9 +27,9 @@ MOST = 1000
 class Grid:
     """Which cells to run, and how."""
 
-    tasks: str = "all"
+    tasks: Annotated[str, Parameter(alias="--task")] = "all"
     """Names separated by commas, or "all"."""
-    estimators: str = "all"
+    estimators: Annotated[str, Parameter(alias="--estimator")] = "all"
     """Names separated by commas, or "all"."""
     profile: str = "quick"
     """How long and how large: quick, standard, paper, or the path of a TOML file."""
@@ -100,7 +100,7 @@ class Grid:
             reason = str(error).splitlines()[0]
             raise UserError(f"a task can't be built from its settings: {reason}") from error
 
-    def execution(self, kind: Literal["training", "gradients"]) -> "Execution":
+    def execution(self, kind: Literal["training", "gradients", "tune"]) -> "Execution":
         """How to run the cells, in a results folder that is there.
 
         Args:
@@ -108,13 +108,22 @@ class Grid:
         Raises:
             UserError: the results folder can't be written to, or read.
         """
-        from analysis.load import holds_results, load_gradients, load_results, read_grid
+        from analysis.load import (
+            GRID,
+            TRIALS,
+            holds_results,
+            load_gradients,
+            load_results,
+            read_grid,
+        )
         from bench.runner import Execution
 
         stem = Path(self.profile).stem
-        prefix, load = {"training": ("", load_results), "gradients": ("gradients", load_gradients)}[
-            kind
-        ]
+        prefix, load = {
+            "training": ("", load_results),
+            "gradients": ("gradients", load_gradients),
+            "tune": ("tune", load_results),
+        }[kind]
         default = "-".join(part for part in (prefix, stem, self.dataset) if part)
         results = Path("results") / default if self.out is None else Path(self.out)
         _check_folder(results)
@@ -122,6 +131,10 @@ class Grid:
             read_grid(results)
             if holds_results(results):
                 load(results)
+        searched, planned = (results / TRIALS).exists(), (results / GRID).exists()
+        if searched if kind != "tune" else planned:
+            holds = "a search" if searched else "a grid"
+            raise UserError(f"--out {results} holds {holds}: give another folder")
         on_gpu = self.device.startswith("cuda")
         return Execution(
             results=results,
@@ -130,6 +143,7 @@ class Grid:
             device=self.device,
             jobs=self.jobs or (1 if on_gpu else max(1, (os.cpu_count() or 1) // self.threads)),
             command=" ".join(["run_bench.py", *sys.argv[1:]]),
+            found=self.load_profile().found(),
         )
 
 

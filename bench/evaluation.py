@@ -51,10 +51,12 @@ def evaluate(
     settings: EvaluationSettings,
     split: Split,
     streams: Streams,
+    log_evidence_too: bool = False,
 ) -> dict[str, float | None]:
     """Metrics of a split, named as the columns of the results table.
 
-    The same seed gives every estimator the same rows, noise and number of samples.
+    The same seed gives every estimator the same rows, noise and number of samples. −log p(x), the
+    one that takes long, is left out unless asked for.
 
     Raises:
         NotFiniteError: the scores are not finite.
@@ -77,8 +79,8 @@ def evaluate(
             columns["unsolved"].append(q.unsolved)
     rows = {name: torch.cat(parts).double() for name, parts in columns.items()}
     metrics = _metrics(task, rows)
-    if task.pixels is not None and split == "test":
-        metrics |= _negative_log_likelihood(task, estimator, counted, settings, streams)
+    if task.pixels is not None and log_evidence_too:
+        metrics |= _negative_log_likelihood(task, estimator, counted, settings, split, streams)
     return metrics
 
 
@@ -152,15 +154,16 @@ def _negative_log_likelihood(
     estimator: Estimator,
     cost: CountedCost,
     settings: EvaluationSettings,
+    split: Split,
     streams: Streams,
 ) -> dict[str, float | None]:
-    """Bits per pixel on the test split, and the mean effective number of importance samples."""
+    """Bits per pixel on a split, and the mean effective number of importance samples."""
     assert task.pixels is not None
     every = 2.0**task.size
     looked_at = every if every <= settings.nll_max_summed else settings.nll_samples
     batch_size = max(1, _NLL_NUMBERS // (int(looked_at) * task.size))
     nats, effective = [], []
-    for number, batch in enumerate(task.evaluation_batches("test", batch_size, streams)):
+    for number, batch in enumerate(task.evaluation_batches(split, batch_size, streams)):
         if number * batch_size >= settings.nll_images:
             break
         encoding = task.encode(batch)

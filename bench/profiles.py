@@ -3,12 +3,13 @@
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
 from bench.errors import UserError, invalid, unknown
 from bench.evaluation import EvaluationSettings
+from estimators.searched import Range
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -20,19 +21,33 @@ class TrainingSettings(BaseModel, extra="forbid", frozen=True):
     warm_start_epochs: int = Field(0, ge=0, description="epochs before these, on labels alone")
     evaluate_every: int = Field(1, ge=1, description="epochs between evaluations")
     batch_size: int = Field(64, ge=1, description="rows in a batch")
-    learning_rate: float = Field(1e-3, gt=0, description="for encoder and decoder")
+    learning_rate: Annotated[float, Range(1e-4, 3e-2, log=True)] = Field(
+        1e-3, gt=0, description="for encoder and decoder"
+    )
     weight_decay: float = Field(0.0, ge=0, description="for encoder and decoder")
-    baseline_learning_rate: float = Field(1e-3, gt=0, description="for the estimator's own")
-    entropy_weight: float | None = Field(
+    baseline_learning_rate: Annotated[float, Range(1e-4, 3e-2, log=True)] = Field(
+        1e-3, gt=0, description="for the estimator's own"
+    )
+    entropy_weight: Annotated[float | None, Range(0, 0.5)] = Field(
         None, ge=0, description="λ in training, in place of the task's that is reported"
     )
 
 
+class Found(BaseModel, extra="forbid", frozen=True):
+    """Where values that a search found come from; see docs/TUNING.md."""
+
+    study: str
+    trial: int
+    values: list[str]
+    """Their names, such as "training.learning_rate"."""
+
+
 class Overrides(BaseModel, extra="forbid", frozen=True):
-    """Settings of one estimator, on all tasks or on one."""
+    """Settings of one estimator on one task."""
 
     settings: dict[str, Any] = {}
     training: dict[str, Any] = {}
+    found: Found | None = None
 
 
 class TaskProfile(BaseModel, extra="forbid", frozen=True):
@@ -74,6 +89,37 @@ class Profile(BaseModel, extra="forbid", frozen=True):
         own = part.estimators.get(estimator, Overrides()).training
         merged = self.training | part.training | own
         return validated(TrainingSettings, merged, f"training of {estimator} on {task}")
+
+    def found(self) -> dict[str, Found]:
+        """Where the values that a search found come from, by "task/estimator"."""
+        return {
+            f"{task}/{estimator}": own.found
+            for task, part in self.tasks.items()
+            for estimator, own in part.estimators.items()
+            if own.found is not None
+        }
+
+    def with_values(
+        self, task: str, estimator: str, values: dict[str, Any], found: Found | None = None
+    ) -> Self:
+        """The profile with other values for an estimator on a task.
+
+        Args:
+            task, estimator: whose values they are.
+            values: by names such as "training.learning_rate" and "settings.decay".
+            found: where they come from.
+        """
+        part = self.tasks.get(task, TaskProfile())
+        own = part.estimators.get(estimator, Overrides())
+        parts = {"settings": {**own.settings}, "training": {**own.training}}
+        for name, value in values.items():
+            where, _, setting = name.partition(".")
+            parts[where][setting] = value
+        changed = Overrides(**parts, found=found)
+        task_profile = part.model_copy(
+            update={"estimators": part.estimators | {estimator: changed}}
+        )
+        return self.model_copy(update={"tasks": self.tasks | {task: task_profile}})
 
     def evaluation_settings(self, task: str) -> EvaluationSettings:
         """Settings of the evaluation on a task, the same for all estimators.

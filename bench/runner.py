@@ -3,10 +3,10 @@
 import resource
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 from bench.cells import Cell, Planned
 from bench.gradients import gradient_cell, model_of, trained_models
 from bench.memory import keep_memory
+from bench.profiles import Found
 from bench.provenance import device_name, provenance
 from bench.store import hyperparameters, note_grid, stored_status, write_cell
 from bench.training import DivergedError, Row, train_cell
@@ -36,6 +37,8 @@ class Execution:
     device: str
     jobs: int
     command: str
+    found: Mapping[str, Found] = field(default_factory=dict)
+    """By "task/estimator": where values of the profile come from, if a search found them."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,12 @@ class Outcome:
     reason: str | None
 
 
+class PrunedError(Exception):
+    """Raised by who watches a cell, to end it before its time."""
+
+
 Done = Callable[[Outcome], None]
+Watch = Callable[[Row], None]
 
 
 def run_cells(
@@ -125,11 +133,16 @@ def _run_alone(cell: Cell, execution: Execution) -> Outcome:
     return outcome
 
 
-def run_cell(cell: Cell, execution: Execution, beside: int) -> Outcome:
+def run_cell(
+    cell: Cell, execution: Execution, beside: int, watch: Watch = lambda row: None
+) -> Outcome:
     """Train and store one cell; whatever goes wrong becomes its outcome, after the rows so far.
 
     Args:
+        cell: what to run.
+        execution: how.
         beside: how many other cells run at the same time.
+        watch: called with each row as it comes; may raise `PrunedError`.
     """
     started, start = _now(), time.perf_counter()
     rows: list[Row] = []
@@ -137,8 +150,11 @@ def run_cell(cell: Cell, execution: Execution, beside: int) -> Outcome:
         torch.set_num_threads(cell.threads)
         keep_memory()
         for row in _work(cell, execution):
-            rows.append(row)  # noqa: PERF402  (what came before an error is kept)
+            rows.append(row)
+            watch(row)
         outcome = Outcome(cell, "ok", None)
+    except PrunedError as error:
+        outcome = Outcome(cell, "pruned", str(error))
     except DivergedError as error:
         outcome = Outcome(cell, "diverged", str(error))
     except Exception as error:
@@ -217,7 +233,9 @@ def _store(
         "seed": cell.seed,
         "profile": execution.profile,
         "dataset": cell.task_settings["dataset"],
-        "hyperparameters": hyperparameters(cell),
+        "hyperparameters": hyperparameters(
+            cell, execution.found.get(f"{cell.task}/{cell.estimator}")
+        ),
         "status": outcome.status,
         "reason": outcome.reason,
         "wall_seconds": wall_seconds,

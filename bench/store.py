@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from analysis.load import GRID, SCHEMA_VERSION, read_cells, read_grid
 from bench.cells import NUMERICS, Cell
 from bench.files import written_whole
+from bench.profiles import Found
 
 _COMMON_TEXT = (
     "key", "profile", "dataset", "hyperparameters", "status", "reason", "device", "machine",
@@ -89,6 +90,17 @@ def stored_status(results: Path, cell: Cell) -> str | None:
     return str(statuses["status"][-1].as_py())
 
 
+def last_row(results: Path, cell: Cell) -> dict[str, Any]:
+    """The last row of a stored cell.
+
+    Raises:
+        OSError: it is not there.
+    """
+    with cell_path(results, cell).open("rb") as file:
+        row: dict[str, Any] = pq.read_table(file).to_pylist()[-1]
+    return row
+
+
 def note_grid(results: Path, cells: Sequence[Cell]) -> None:
     """Note which cells a results folder is asked for, which is what its reports show.
 
@@ -123,8 +135,8 @@ def compact(results: Path) -> Path:
     return path
 
 
-def hyperparameters(cell: Cell) -> str:
-    """All settings of a cell as JSON with sorted keys."""
+def hyperparameters(cell: Cell, found: Found | None = None) -> str:
+    """All settings of a cell as JSON with sorted keys, and which of them a search found."""
     parts = {
         "task": cell.task_settings,
         "estimator": cell.estimator_settings,
@@ -134,6 +146,8 @@ def hyperparameters(cell: Cell) -> str:
     }
     if cell.gradients is not None:
         parts["gradients"] = cell.gradients
+    if found is not None:
+        parts["found"] = found.model_dump()
     return json.dumps(parts, sort_keys=True)
 
 

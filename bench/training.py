@@ -119,16 +119,19 @@ class Trainer:
                 f"the loss is {loss.item():.3g} and the gradient's norm {self.gradient_norm:.3g}"
             )
 
-    def evaluate(self, split: Split) -> Row:
+    def evaluate(self, split: Split, last: bool = False) -> Row:
         """A row of the results table, without what is the same for all rows of the cell.
 
+        Args:
+            split: what to evaluate on.
+            last: with what is too costly for a look on the way, −log p(x).
         Raises:
             DivergedError: the loss is not finite.
         """
         calls = self.cost.calls
         try:
             metrics = evaluate(
-                self.task, self.estimator, self.cost, self.evaluation, split, self.streams
+                self.task, self.estimator, self.cost, self.evaluation, split, self.streams, last
             )
         except NotFiniteError as error:
             raise DivergedError(f"{error} on {split} at step {self.step}") from error
@@ -178,7 +181,10 @@ def train_cell(
     device: str = "cpu",
     report: Callable[[float], None] = lambda fraction: None,
 ) -> Iterator[Row]:
-    """Train a cell to its end: a row for each evaluation on validation, and one on test.
+    """Train a cell to its end: a row for each evaluation on validation, and one at the end.
+
+    That is on test, with the decoder calls of the whole training; on validation once more where
+    the cell is for searching settings.
 
     Args:
         cell: what to train.
@@ -207,7 +213,7 @@ def train_cell(
         row = trainer.evaluate("validation")
         yield row | {"decoder_calls": _calls_per_example(row, before)}
         before = row
-    row = trainer.evaluate("test")
+    row = trainer.evaluate(cell.last_split, last=True)
     yield row | {"decoder_calls": _calls_per_example(row)}
 
 

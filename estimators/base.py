@@ -110,6 +110,8 @@ class Estimator(nn.Module, ABC):
     trains_latent: ClassVar[bool] = True
     """False for the floor, which leaves the unsupervised objective out altogether."""
     Settings: ClassVar[type[BaseModel]] = NoSettings
+    searched_training: ClassVar[frozenset[str]] = frozenset()
+    """Settings of training that a search varies for this estimator, beside its own settings."""
     knob: ClassVar[Knob | None] = None
 
     def __init__(self, latent: Latent, settings: BaseModel) -> None:

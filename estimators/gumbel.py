@@ -8,7 +8,7 @@ for the relaxed cost, and biased for the discrete one.
 """
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, Field
@@ -19,6 +19,7 @@ from estimators.base import Bias, Estimate, Estimator, Knob, Latent, Proposal
 from estimators.distributions import Distribution
 from estimators.registry import register
 from estimators.sampler import Sampler
+from estimators.searched import SAMPLES, Range
 
 
 @register
@@ -32,10 +33,16 @@ class GumbelSoftmax(Estimator):
     knob = Knob("initial", (0.5, 1.0, 2.0))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
-        samples: int = Field(1, ge=1, description="samples of z for each row")
-        initial: float = Field(1.0, gt=0, description="temperature at the first step")
-        minimum: float = Field(0.5, gt=0, description="lowest temperature")
-        rate: float = Field(1e-4, ge=0, description="decay of the temperature a step")
+        samples: Annotated[int, SAMPLES] = Field(1, ge=1, description="samples of z for each row")
+        initial: Annotated[float, Range(0.3, 3, log=True)] = Field(
+            1.0, gt=0, description="temperature at the first step"
+        )
+        minimum: Annotated[float, Range(0.1, 1, log=True)] = Field(
+            0.5, gt=0, description="lowest temperature"
+        )
+        rate: Annotated[float, Range(1e-5, 1e-3, log=True)] = Field(
+            1e-4, ge=0, description="decay of the temperature a step"
+        )
         every: int = Field(1000, ge=1, description="steps between changes of the temperature")
 
     settings: Settings

@@ -7,7 +7,7 @@ mean cost of the other samples (`rloo`).
 """
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, Field
@@ -17,6 +17,7 @@ from estimators.base import Bias, Estimate, Estimator, Knob, Proposal
 from estimators.distributions import Distribution
 from estimators.registry import register
 from estimators.sampler import Sampler
+from estimators.searched import SAMPLES, Range
 
 
 class ExtraAssignment(Estimator):
@@ -29,7 +30,9 @@ class ExtraAssignment(Estimator):
     knob = Knob("samples", (1, 4, 16))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
-        samples: int = Field(1, ge=1, description="samples of z for each row, without baselines")
+        samples: Annotated[int, SAMPLES] = Field(
+            1, ge=1, description="samples of z for each row, without baselines"
+        )
 
     settings: Settings
 
@@ -92,7 +95,9 @@ class LeaveOneOut(Estimator):
     knob = Knob("samples", (2, 4, 16))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
-        samples: int = Field(4, ge=2, description="samples of z for each row")
+        samples: Annotated[int, Range(2, 16, log=True, costs=True)] = Field(
+            4, ge=2, description="samples of z for each row"
+        )
 
     settings: Settings
 

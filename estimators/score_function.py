@@ -6,7 +6,7 @@
 is zero (`sfe`), a moving average (`sfe-ma`) or trained (`sfe-learned`, `nvil`).
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, Field
@@ -17,6 +17,7 @@ from estimators.baselines import MovingAverage, baseline_network
 from estimators.distributions import Distribution
 from estimators.registry import register
 from estimators.sampler import Sampler
+from estimators.searched import DECAY, SAMPLES, Choices
 
 
 @register
@@ -29,7 +30,7 @@ class ScoreFunction(Estimator):
     knob = Knob("samples", (1, 4, 16))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
-        samples: int = Field(1, ge=1, description="samples of z for each row")
+        samples: Annotated[int, SAMPLES] = Field(1, ge=1, description="samples of z for each row")
 
     settings: Settings
 
@@ -75,7 +76,9 @@ class MovingAverageBaseline(ScoreFunction):
     name = "sfe-ma"
 
     class Settings(ScoreFunction.Settings, frozen=True):
-        decay: float = Field(0.9, ge=0, lt=1, description="share of the old average kept a step")
+        decay: Annotated[float, DECAY] = Field(
+            0.9, ge=0, lt=1, description="share of the old average kept a step"
+        )
 
     def __init__(self, latent: Latent, settings: Settings) -> None:
         super().__init__(latent, settings)
@@ -94,9 +97,12 @@ class LearnedBaseline(ScoreFunction):
 
     name = "sfe-learned"
     citation = "Mnih & Gregor 2014; Ranganath et al. 2014"
+    searched_training = frozenset({"baseline_learning_rate"})
 
     class Settings(ScoreFunction.Settings, frozen=True):
-        form: Literal["constant", "network"] = Field("network", description="what b is")
+        form: Annotated[Literal["constant", "network"], Choices()] = Field(
+            "network", description="what b is"
+        )
         hidden: int = Field(128, ge=1, description="width of the network's hidden layers")
         layers: int = Field(1, ge=1, description="number of hidden layers")
 
@@ -133,11 +139,14 @@ class NVIL(ScoreFunction):
     """
 
     name = "nvil"
+    searched_training = frozenset({"baseline_learning_rate"})
     citation = "Mnih & Gregor 2014"
     bias: ClassVar[Bias] = "scaled"
 
     class Settings(ScoreFunction.Settings, frozen=True):
-        decay: float = Field(0.8, ge=0, lt=1, description="share of the old c and σ² kept a step")
+        decay: Annotated[float, DECAY] = Field(
+            0.8, ge=0, lt=1, description="share of the old c and σ² kept a step"
+        )
         hidden: int = Field(128, ge=1, description="width of the baseline's hidden layers")
         layers: int = Field(1, ge=1, description="number of hidden layers")
 

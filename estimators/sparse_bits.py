@@ -4,6 +4,8 @@ All are `SupportSum`s: E_q[f] = Σ_{z ∈ supp q} q(z) f(z), with a q of few bit
 many bits there are (Correia et al. 2020, section 4).
 """
 
+from typing import Annotated
+
 from pydantic import BaseModel, Field
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from estimators.mappings import (
     topk_sparsemax,
 )
 from estimators.registry import register
+from estimators.searched import Range
 from estimators.support_sum import SupportSum
 
 BITS: frozenset[Family] = frozenset({"bits"})
@@ -32,7 +35,9 @@ class TopKSparsemax(SupportSum):
     knob = Knob("k", (2, 10, 50))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
-        k: int = Field(10, ge=1, description="bit-vectors kept, of highest score")
+        k: Annotated[int, Range(2, 32, log=True)] = Field(
+            10, ge=1, description="bit-vectors kept, of highest score"
+        )
 
     settings: Settings
 

@@ -8,7 +8,7 @@ With C the k likeliest categories and g(z) = (f(z) − b) ∇ log q(z),
 for every term, so that it drops out of the expectation.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import BaseModel, Field
@@ -19,6 +19,7 @@ from estimators.baselines import MovingAverage
 from estimators.distributions import Categorical, Distribution
 from estimators.registry import register
 from estimators.sampler import Sampler
+from estimators.searched import DECAY, SAMPLES, Range
 
 
 @register
@@ -32,9 +33,15 @@ class SumAndSample(Estimator):
     knob = Knob("k", (1, 2, 4))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
-        k: int = Field(1, ge=1, description="categories summed exactly, the likeliest")
-        samples: int = Field(1, ge=1, description="samples from the rest, for each row")
-        decay: float = Field(0.9, ge=0, lt=1, description="share of the old average kept a step")
+        k: Annotated[int, Range(1, 8, log=True, costs=True)] = Field(
+            1, ge=1, description="categories summed exactly, the likeliest"
+        )
+        samples: Annotated[int, SAMPLES] = Field(
+            1, ge=1, description="samples from the rest, for each row"
+        )
+        decay: Annotated[float, DECAY] = Field(
+            0.9, ge=0, lt=1, description="share of the old average kept a step"
+        )
 
     settings: Settings
 

@@ -72,6 +72,11 @@ class Task(nn.Module, ABC):
     is_likelihood: ClassVar[bool]
     """The cost is −log p(x | z): evaluation reports an ELBO, with a uniform prior on z."""
 
+    metrics: ClassVar[tuple[str, ...]]
+    """Columns of the results table that it is judged by, the one that a search goes by first."""
+    searched_training: ClassVar[frozenset[str]] = frozenset()
+    """Settings of training that a search varies on this task, beside the learning rate."""
+
     size: int
     """K categories or D bits."""
     features: int

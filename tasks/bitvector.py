@@ -28,6 +28,7 @@ class BitVectorVAE(Task):
     family: ClassVar[Literal["categorical", "bits"]] = "bits"
     citation = "Correia et al. 2020, section 5.3"
     is_likelihood = True
+    metrics = ("elbo", "nll", "loss")
 
     class Settings(TaskSettings, frozen=True):
         bits: int = Field(6, ge=1, le=512, description="D, the number of bits")

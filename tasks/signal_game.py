@@ -36,6 +36,8 @@ class SignalGame(Task):
     family: ClassVar[Literal["categorical", "bits"]] = "categorical"
     citation = "Correia et al. 2020, section 5.2"
     is_likelihood = False
+    metrics = ("accuracy", "loss")
+    searched_training = frozenset({"entropy_weight"})
 
     class Settings(TaskSettings, frozen=True):
         vocabulary: int = Field(256, ge=2, description="K, the number of symbols")

@@ -54,6 +54,7 @@ class SemiSupervisedVAE(Task):
     citation = "Correia et al. 2020, section 5.1"
     has_labels = True
     is_likelihood = True
+    metrics = ("accuracy", "elbo", "loss")
 
     class Settings(TaskSettings, frozen=True):
         labelled: int = Field(100, ge=1, description="images whose label is used")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,18 @@ def bench(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[s
     command = [sys.executable, str(ROOT / "run_bench.py"), *map(str, arguments)]
     environment = {name: v for name, v in os.environ.items() if name != "BENCH_DATA_DIR"}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def started(command: list[object]) -> subprocess.Popen[str]:
+    """A running command, which heeds Ctrl-C also where the tests run in the background."""
+    return subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -203,9 +216,7 @@ def test_an_interrupted_run_keeps_what_is_done(tiny: Path, tmp_path: Path, jobs:
     tiny.write_text(text)
     out = tmp_path / "results"
     command = [sys.executable, "run_bench.py", "--profile", tiny, "--out", out, "--jobs", str(jobs)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with started(command) as process:
         deadline = time.monotonic() + 120
         while len([*out.rglob("*.parquet")]) < 10 and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -225,9 +236,7 @@ def test_a_killed_worker_costs_nothing_but_time(tiny: Path, tmp_path: Path) -> N
         sys.executable, "run_bench.py", "--profile", tiny, "--out", out, "--jobs", "2",
         "--tasks", "ssvae", "--estimators", "sfe,dense,nvil,none", "--seeds", "1",
     ]  # fmt: skip
-    with subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with started(command) as process:
         deadline = time.monotonic() + 120
         while not [*out.glob("running/*")] and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -134,7 +134,7 @@ def test_the_likelihood_is_that_of_as_many_images_as_were_asked_for() -> None:
     task = make_task("bitvector")
     estimator = make(task, "sfe")
     settings = EvaluationSettings(nll_images=7)
-    found = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0))
+    found = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
     encoding = task.encode(task.part("test").pixels[:7])
     q = BernoulliBits(encoding.scores)
     log_p, _ = log_evidence(CountedCost(task), encoding.context, q, NO_SAMPLER, settings)
@@ -145,7 +145,7 @@ def test_the_likelihood_is_that_of_as_many_images_as_were_asked_for() -> None:
 def test_evaluation_counts_its_calls_apart() -> None:
     task = make_task("ssvae")
     counted = CountedCost(task)
-    evaluate(task, make(task, "dense"), counted, EXACT, "test", Streams(0))
+    evaluate(task, make(task, "dense"), counted, EXACT, "test", Streams(0), True)
     assert counted.calls["latent"] == 0
     assert counted.calls["evaluation"] == 500 * 10
 
@@ -217,6 +217,6 @@ def test_nll_is_in_bits_per_pixel() -> None:
         parameter.zero_()
     estimator = make(task, "sfe")
     for settings in (EXACT, EvaluationSettings(nll_max_summed=1, nll_samples=64, nll_images=50)):
-        found = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0))
+        found = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
         close = 1e-9 if settings is EXACT else 1e-2
         assert found["nll"] == pytest.approx(math.log2(17), abs=close)

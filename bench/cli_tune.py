@@ -1,0 +1,173 @@
+"""The command that searches hyper-parameters: its options, checked, and what it shows."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cyclopts import Parameter
+
+from bench.cli_options import Grid
+from bench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from bench.runner import Execution
+    from bench.tuning import Search, StudyPlan, Trialled
+
+DEFAULT_TRIALS = 20
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Tuning:
+    """How to search."""
+
+    trials: int | None = None
+    """Trials of each study in all, those that are stored included; 20 by default."""
+    train_seconds: float | None = None
+    """Seconds of training of each study in all, in place of a number of trials."""
+    objective: str | None = None
+    """Column to go by, such as elbo, accuracy, nll, loss; each task's own by default. Several with
+    commas between them, such as accuracy,decoder_calls, search a Pareto front."""
+    parameters: str | None = None
+    """Names of the settings to vary, with commas between them; all that are declared by default."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """Where the next trial is."""
+    pruner: Literal["median", "halving", "none"] = "median"
+    """Which trials end early, by their evaluations on the way."""
+    sampler_seed: int = 0
+    """One job and the same seed give the same study."""
+    storage: str | None = None
+    """Address of a database to share studies through, such as postgresql://user@host/name; a file
+    in the results folder by default."""
+
+    def check(self) -> None:
+        """Refuse numbers that can't be.
+
+        Raises:
+            UserError: an option is wrong.
+        """
+        if self.trials is not None and self.train_seconds is not None:
+            raise UserError("--trials and --train-seconds: give one of them")
+        if self.trials is not None and self.trials < 1:
+            raise UserError(f"--trials {self.trials}: give 1 or more")
+        if self.train_seconds is not None and not self.train_seconds > 0:
+            raise UserError(f"--train-seconds {self.train_seconds:g}: give more than 0")
+
+    def search(self, seeds: int) -> "Search":
+        """What the studies have in common, with `seeds` cells a trial."""
+        from bench.studies import Budget
+        from bench.tuning import Search
+
+        trials = self.trials
+        if trials is None and self.train_seconds is None:
+            trials = DEFAULT_TRIALS
+        return Search(
+            budget=Budget(trials, self.train_seconds),
+            sampler=self.sampler,
+            pruner=self.pruner,
+            seeds=seeds,
+            seed=self.sampler_seed,
+            storage=self.storage,
+        )
+
+    def studies(self, grid: Grid, execution: "Execution") -> "list[StudyPlan]":
+        """The studies that are asked for, of all pairs that can run.
+
+        Raises:
+            UserError: a name is wrong, or there is nothing to search.
+        """
+        from bench.search_space import check_names, search_space
+        from bench.tuning import StudyPlan
+
+        cells = [item.cell for item in grid.plan(grid.load_profile()) if item.skip is None]
+        first = [cell for cell in cells if cell.seed == 0]
+        if not first:
+            raise UserError("none of these estimators runs on these tasks; see run_bench.py list")
+        judged = {cell.task: self._objectives(cell.task) for cell in first}
+        plans = []
+        names = None if self.parameters is None else _split(self.parameters)
+        for cell in first:
+            objectives = judged[cell.task]
+            space = search_space(cell, None, costs="decoder_calls" in objectives)
+            plans.append(
+                StudyPlan(
+                    f"{execution.results.name}:{cell.task}/{cell.estimator}",
+                    cell,
+                    space,
+                    objectives,
+                )
+            )
+        if names is None:
+            return plans
+        check_names(names, {plan.name: plan.space for plan in plans})
+        return [plan.only(names) for plan in plans]
+
+    def _objectives(self, task: str) -> tuple[str, ...]:
+        """The columns that a task is judged by."""
+        from tasks.registry import all_tasks
+
+        metrics = all_tasks()[task].metrics
+        if self.objective is None:
+            return metrics[:1]
+        known = [*metrics, "decoder_calls"]
+        for name in _split(self.objective):
+            if name not in known:
+                listing = f"there are {', '.join(known)}"
+                raise unknown(f"objective of {task}", name, known, listing)
+        return tuple(_split(self.objective))
+
+
+def _split(names: str) -> list[str]:
+    found = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    if not found:
+        raise UserError("give one name at least")
+    return found
+
+
+@contextmanager
+def shown(
+    plans: "Sequence[StudyPlan]", stored: int, trials: int | None, console: "Console"
+) -> "Iterator[Callable[[Trialled], None]]":
+    """Show trials as they end: a bar for all on a terminal, and a line for each.
+
+    Args:
+        plans: the studies.
+        stored: trials that they have already.
+        trials: how many each is to have, where that is known.
+        console: where to.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from analysis.load import LESS_IS_BETTER
+    from analysis.search import settings_text
+
+    best: dict[str, float] = {}
+    choose = {plan.name: min if plan.objectives[0] in LESS_IS_BETTER else max for plan in plans}
+
+    def line(trialled: "Trialled") -> str:
+        place, name = trialled.place, trialled.study.partition(":")[2]
+        if not trialled.values:
+            return f"{name} trial {place}: {trialled.state}: {trialled.reason}"
+        value = trialled.values[0]
+        best[trialled.study] = choose[trialled.study](best.get(trialled.study, value), value)
+        values = ", ".join(f"{value:.4g}" for value in trialled.values)
+        parameters = settings_text(trialled.parameters or {})
+        return f"{name} trial {place}: {values} (best {best[trialled.study]:.4g}) {parameters}"
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    total = None if trials is None else trials * len(plans)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("trials", total=total, completed=stored)
+
+        def done(trialled: "Trialled") -> None:
+            bar.advance(task)
+            console.print(line(trialled), soft_wrap=True, markup=False, highlight=False)
+
+        yield done

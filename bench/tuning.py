@@ -1,0 +1,292 @@
+"""Search of hyper-parameters: one study for each task and estimator, each with an equal budget.
+
+A trial is a cell like any other, at a seed that is for searching alone: it is run and stored by the
+runner, and judged by validation data.
+"""
+
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+from joblib import Parallel, delayed
+from optuna.distributions import distribution_to_json
+from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import Trial, TrialState
+
+from bench.cells import FIRST_TUNING_SEED, NUMERICS, Cell, cell_latent
+from bench.profiles import TrainingSettings
+from bench.runner import Execution, Outcome, PrunedError, Watch, run_cell
+from bench.search_space import Space, holds, starting_point, suggest
+from bench.store import last_row, stored_status
+from bench.studies import Budget, SharedStudy, beating, open_storage, place
+from estimators.registry import all_estimators
+from tasks.registry import all_tasks
+from tasks.streams import derive_seed
+
+SCHEMA = 1
+"""Version of what a study holds."""
+
+SamplerName = Literal["tpe", "random"]
+PrunerName = Literal["median", "halving", "none"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the studies of a search have in common."""
+
+    budget: Budget
+    sampler: SamplerName
+    pruner: PrunerName
+    seeds: int
+    """Cells of a trial, each at a seed of its own."""
+    seed: int
+    """Of the sampler."""
+    storage: str | None
+    """Its address; None for a journal in the results folder."""
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """One study: where it starts, what it varies, and what it is judged by."""
+
+    name: str
+    cell: Cell
+    """With the settings that the search starts from."""
+    space: Space
+    objectives: tuple[str, ...]
+    """Columns of the results table."""
+
+    def only(self, names: Collection[str]) -> Self:
+        """The same with some of the settings, by their names without what stands before the dot."""
+        space = {name: d for name, d in self.space.items() if name.partition(".")[2] in names}
+        return replace(self, space=space)
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """Place 0: the settings that the search starts from, where its scales can hold them."""
+        values = starting_point(self.cell)
+        return {n: values[n] for n, among in self.space.items() if holds(among, values.get(n))}
+
+    def open(self, search: Search, execution: Execution) -> SharedStudy:
+        """The stored study.
+
+        Raises:
+            UserError: the storage can't be reached, or holds another study of this name.
+        """
+        storage = open_storage(search.storage, execution.results)
+        about = {
+            "schema": SCHEMA,
+            "numerics": NUMERICS,
+            "task": self.cell.task,
+            "estimator": self.cell.estimator,
+            "objectives": list(self.objectives),
+            "space": {name: distribution_to_json(among) for name, among in self.space.items()},
+            "profile": execution.profile,
+            "data": self.cell.dataset_digest,
+            "task settings": self.cell.task_settings,
+            "estimator settings": self.cell.estimator_settings,
+            "training": self.cell.training,
+            "evaluation": self.cell.evaluation,
+            "sampler": search.sampler,
+            "pruner": search.pruner,
+            "seed": search.seed,
+            "seeds": search.seeds,
+        }
+        pruner = _pruner(search.pruner) if len(self.objectives) == 1 else NopPruner()
+        return SharedStudy(storage, self.name, about, pruner)
+
+
+@dataclass(frozen=True)
+class Trialled:
+    """What became of a trial."""
+
+    study: str
+    place: int | None
+    """None: there was no trial left to run."""
+    state: str = ""
+    """complete, pruned, failed, or lost where the trial was taken for dead meanwhile."""
+    reason: str | None = None
+    values: tuple[float, ...] = ()
+    parameters: dict[str, Any] | None = None
+
+
+def run_search(
+    plans: Sequence[StudyPlan],
+    search: Search,
+    execution: Execution,
+    done: Callable[[Trialled], None] = lambda trialled: None,
+) -> None:
+    """Run what is missing of the studies, one trial of each in turn.
+
+    Args:
+        plans: the studies.
+        search: how to search.
+        execution: how to run the cells.
+        done: called with each trial as it ends.
+    """
+    run = uuid.uuid4().hex
+    try:
+        while True:
+            try:
+                _run_together(plans, search, execution, run, done)
+                break
+            except BrokenProcessPool:  # a worker was killed: what it had is claimed again
+                continue
+    except KeyboardInterrupt:
+        for plan in plans:
+            plan.open(search, execution).withdraw(run)
+        raise
+
+
+def _run_together(
+    plans: Sequence[StudyPlan],
+    search: Search,
+    execution: Execution,
+    run: str,
+    done: Callable[[Trialled], None],
+) -> None:
+    """Run trials side by side until no study has one left, or a worker process dies."""
+    unfinished = {plan.name: plan for plan in plans}
+
+    def in_turn() -> Iterator[Any]:
+        while unfinished:
+            for plan in list(unfinished.values()):
+                yield delayed(run_trial)(plan, search, execution, run)
+
+    pool = Parallel(
+        n_jobs=execution.jobs, return_as="generator_unordered", batch_size=1,
+        pre_dispatch=execution.jobs,
+    )  # fmt: skip
+    for trialled in pool(in_turn()):
+        if trialled.place is None:
+            unfinished.pop(trialled.study, None)
+        else:
+            done(trialled)
+
+
+def run_trial(plan: StudyPlan, search: Search, execution: Execution, run: str) -> Trialled:
+    """Claim the next trial of a study, run its cells, and tell the study what came of them."""
+    shared = plan.open(search, execution)
+    trial = shared.claim(search.budget, plan.start, run)
+    if trial is None:
+        return Trialled(plan.name, None)
+    # Each place has a sampler of its own, so that a study that was interrupted goes on as if not.
+    shared.study.sampler = _sampler(search, f"{plan.name} {place(trial)}")
+    values = suggest(trial, plan.space)
+    with beating(trial):
+        outcomes = _run_cells(plan, search, execution, trial, values)
+    return _tell(plan, shared, trial, execution, outcomes)
+
+
+def _run_cells(
+    plan: StudyPlan, search: Search, execution: Execution, trial: Trial, values: dict[str, Any]
+) -> list[Outcome]:
+    """Run a trial's cells one after another, up to the first that does not end well."""
+    outcomes: list[Outcome] = []
+    for number in range(search.seeds):
+        cell = trial_cell(plan.cell, values, FIRST_TUNING_SEED + number)
+        estimator = all_estimators()[cell.estimator]
+        settings = estimator.Settings(**cell.estimator_settings)
+        refusal = estimator.refusal(cell_latent(cell, execution.data_dir), settings)
+        if refusal is not None:
+            outcomes.append(Outcome(cell, "skipped", refusal))
+        elif stored_status(execution.results, cell) == "ok":
+            outcomes.append(Outcome(cell, "ok", None))
+        else:
+            judged = number == 0 and len(plan.objectives) == 1
+            watch = _pruning(plan, trial) if judged else _ignore
+            outcomes.append(run_cell(cell, execution, execution.jobs - 1, watch))
+        if outcomes[-1].status != "ok":
+            break
+    return outcomes
+
+
+def trial_cell(start: Cell, values: dict[str, Any], seed: int) -> Cell:
+    """The cell of a trial: that of the start, with other values and another seed."""
+    parts = {"settings": {**start.estimator_settings}, "training": {**start.training}}
+    for name, value in values.items():
+        where, _, setting = name.partition(".")
+        parts[where][setting] = value
+    settings = all_estimators()[start.estimator].Settings(**parts["settings"])
+    training = TrainingSettings(**parts["training"])
+    return replace(
+        start,
+        estimator_settings=settings.model_dump(),
+        training=training.model_dump(),
+        seed=seed,
+    )
+
+
+def _pruning(plan: StudyPlan, trial: Trial) -> Watch:
+    """Report a cell's evaluations on the way, and end it where the pruner says so."""
+    training = TrainingSettings(**plan.cell.training)
+    epochs = training.warm_start_epochs + training.epochs
+    evaluations = 0
+
+    def watch(row: dict[str, Any]) -> None:
+        nonlocal evaluations
+        value = row[plan.objectives[0]]
+        if value is None or not 0 < row["epoch"] < epochs:
+            return
+        evaluations += 1
+        trial.report(value, evaluations)
+        if trial.should_prune():
+            raise PrunedError(f"{plan.objectives[0]} {value:.4g} at epoch {row['epoch']:g}")
+
+    return watch
+
+
+def _ignore(row: dict[str, Any]) -> None:
+    """Watch nothing."""
+
+
+def _tell(
+    plan: StudyPlan,
+    shared: SharedStudy,
+    trial: Trial,
+    execution: Execution,
+    outcomes: Sequence[Outcome],
+) -> Trialled:
+    """Tell the study how a trial ended, with the means over its cells."""
+    rows = [last_row(execution.results, o.cell) for o in outcomes if o.status != "skipped"]
+    last = outcomes[-1]
+    reason = last.reason
+    trial.set_user_attr("train_seconds", sum(row["train_seconds"] or 0.0 for row in rows))
+    trial.set_user_attr("keys", [outcome.cell.key for outcome in outcomes])
+    values: tuple[float, ...] = ()
+    if last.status == "ok":
+        state = TrialState.COMPLETE
+        metrics = _means(rows, (*all_tasks()[plan.cell.task].metrics, "decoder_calls"))
+        trial.set_user_attr("metrics", metrics)
+        values = tuple(metrics[name] for name in plan.objectives)
+    elif last.status == "failed":
+        state = TrialState.FAIL
+    else:
+        state = TrialState.PRUNED
+        reason = f"{last.status}: {reason}" if last.status != "pruned" else reason
+    if reason is not None:
+        trial.set_user_attr("reason", reason)
+    try:
+        shared.study.tell(trial, values or None, state)
+    except ValueError:  # it was silent for so long that another process has given it up
+        return Trialled(plan.name, place(trial), "lost", "taken for dead by another process")
+    how = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+    return Trialled(plan.name, place(trial), how[state], reason, values, trial.params)
+
+
+def _means(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, float]:
+    """Means over cells; the floor takes no decoder calls, which its rows leave out."""
+    return {name: float(np.mean([row[name] or 0.0 for row in rows])) for name in names}
+
+
+def _sampler(search: Search, name: str) -> BaseSampler:
+    seed = derive_seed(search.seed, name) % 2**32  # what numpy takes
+    return TPESampler(seed=seed) if search.sampler == "tpe" else RandomSampler(seed=seed)
+
+
+def _pruner(name: PrunerName) -> BasePruner:
+    return {"median": MedianPruner, "halving": SuccessiveHalvingPruner, "none": NopPruner}[name]()
