@@ -182,6 +182,10 @@ def parameter_importances(table: pd.DataFrame, task: str, axes: Axes) -> None:
     here = table[table["task"] == task]
     shares = {str(name): importances(own) for name, own in here.groupby("estimator")}
     frame = pd.DataFrame.from_dict(shares, orient="index").sort_index(axis=1)
+    axes.set(title=task)
+    if frame.empty:
+        axes.text(0.5, 0.5, "too few complete trials", ha="center", transform=axes.transAxes)
+        return
     frame.columns = [name.partition(".")[2] for name in frame.columns]
     axes.imshow(frame.to_numpy(dtype=np.float64), cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(frame.shape[1]), frame.columns, rotation=30, ha="right")
@@ -190,7 +194,6 @@ def parameter_importances(table: pd.DataFrame, task: str, axes: Axes) -> None:
         if np.isfinite(share):
             dark = share > 0.6
             axes.text(j, i, f"{share:.2f}", ha="center", va="center", color="w" if dark else "k")
-    axes.set(title=task)
 
 
 def slice_plot(trials: pd.DataFrame, parameter: str, axes: Axes) -> None:

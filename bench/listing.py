@@ -1,6 +1,6 @@
 """What the command line prints as tables."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import pandas as pd
 from pydantic import BaseModel
@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.profiles import bundled_profiles, load_profile
+from bench.profiles import TrainingSettings, bundled_profiles, load_profile
+from bench.search_space import ALWAYS
 from estimators.base import Estimator
 from estimators.registry import all_estimators
+from estimators.searched import Choices, searched
 from tasks.base import Task
 from tasks.data import DATASETS
 from tasks.registry import all_tasks
@@ -22,12 +24,22 @@ def print_listing(console: Console) -> None:
     console.print(
         _table(
             "tasks",
-            ("name", "latent", "settings", "source"),
-            ((t.name, t.family, _settings(t.Settings), t.citation) for t in tasks.values()),
+            ("name", "latent", "settings", "a search varies", "judged by", "source"),
+            (
+                (
+                    t.name,
+                    t.family,
+                    _settings(t.Settings),
+                    _searched(TrainingSettings, ALWAYS | t.searched_training),
+                    " ".join(t.metrics),
+                    t.citation,
+                )
+                for t in tasks.values()
+            ),
         ),
         _table(
             "estimators",
-            ("name", "tasks", "bias", "decoder", "settings", "knob", "source"),
+            ("name", "tasks", "bias", "decoder", "settings", "knob", "a search varies", "source"),
             (_estimator(e, tasks.values()) for e in estimators.values()),
         ),
         _table(
@@ -58,8 +70,27 @@ def _estimator(estimator: type[Estimator], tasks: Iterable[type[Task]]) -> tuple
     decoder = "relaxed z" if estimator.relaxed else "hard z"
     settings = _settings(estimator.Settings)
     knob = "" if estimator.knob is None else estimator.knob.setting
-    runs_on = " ".join(runs)
-    return (estimator.name, runs_on, estimator.bias, decoder, settings, knob, estimator.citation)
+    varied = [_searched(TrainingSettings, estimator.searched_training)]
+    varied += [_searched(estimator.Settings, estimator.Settings.model_fields)]
+    return (
+        estimator.name,
+        " ".join(runs),
+        estimator.bias,
+        decoder,
+        settings,
+        knob,
+        " ".join(filter(None, varied)),
+        estimator.citation,
+    )
+
+
+def _searched(model: type[BaseModel], names: Collection[str]) -> str:
+    """What a search may vary of a model, with the ends of each range."""
+    return " ".join(
+        f"{name}={'|'.join(d.values) if isinstance(d, Choices) else f'{d.low:g}…{d.high:g}'}"
+        for name, d in searched(model).items()
+        if name in names
+    )
 
 
 def _settings(model: type[BaseModel]) -> str:

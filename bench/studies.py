@@ -22,6 +22,8 @@ from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError
 
 from analysis.load import LESS_IS_BETTER
 from bench.errors import UserError
@@ -35,6 +37,9 @@ ATTEMPTS = 3
 BEAT_SECONDS = 60.0
 SILENT_SECONDS = 600.0
 """A trial that nothing was heard of for so long is dead, on whatever machine it was."""
+
+OPENINGS = 5
+"""Tries to open a database whose tables another process is making."""
 
 HOPELESS = 5
 """A study whose first so many trials have all failed is given up."""
@@ -62,14 +67,16 @@ def open_storage(address: str | None, results: Path) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if address is None:
         return JournalStorage(JournalFileBackend(str(results / JOURNAL)))
-    options: dict[str, Any] = {"pool_pre_ping": True}
-    if address.startswith("sqlite"):
-        options["connect_args"] = {"timeout": 60}  # seconds to wait for another process's lock
-    try:
-        return RDBStorage(address, engine_kwargs=options)
-    except Exception as error:  # SQLAlchemy's, that of a missing driver, the server's
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise UserError(f"--storage {_without_password(address)}: {reason}") from error
+    for left in reversed(range(OPENINGS)):
+        try:
+            return _database(address)
+        except Exception as error:  # SQLAlchemy's, that of a missing driver, the server's
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            making = "already exists" in reason or isinstance(error, IntegrityError)
+            if left == 0 or not making:
+                raise UserError(f"--storage {_without_password(address)}: {reason}") from error
+            time.sleep(1)  # another process is making its tables
+    raise AssertionError
 
 
 class SharedStudy:
@@ -222,6 +229,17 @@ class SharedStudy:
 def place(trial: FrozenTrial | Trial) -> int:
     """The place of a trial in its study; -1 for one that has none."""
     return int(trial.user_attrs.get("place", -1))
+
+
+def _database(address: str) -> RDBStorage:
+    if not address.startswith("sqlite"):
+        return RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
+    # By default SQLite's driver begins a transaction at its first write: two processes could read
+    # that a trial waits, and both take it. So the driver begins none, and each begins by a lock.
+    waiting = {"timeout": 60, "isolation_level": None}
+    storage = RDBStorage(address, engine_kwargs={"connect_args": waiting})
+    event.listen(storage.engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN IMMEDIATE"))
+    return storage
 
 
 def directions_of(about: dict[str, Any]) -> list[Direction]:

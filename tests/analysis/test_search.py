@@ -1,0 +1,148 @@
+"""Tables and figures of searches, from made-up trials."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
+
+from analysis.load import ResultsError
+from analysis.search import (
+    best_so_far,
+    expected_best,
+    front,
+    importances,
+    load_trials,
+    parallel_plot,
+    sensitivity,
+    slice_plot,
+    write_search_report,
+)
+
+SPACE = {
+    "settings.decay": distribution_to_json(FloatDistribution(0.5, 0.99)),
+    "settings.form": distribution_to_json(CategoricalDistribution(["constant", "network"])),
+    "training.learning_rate": distribution_to_json(FloatDistribution(1e-4, 1e-1, log=True)),
+}
+
+
+def made_up(
+    values: list[float | None], estimator: str = "sfe-ma", less: bool = False, calls: float = 1.0
+) -> pd.DataFrame:
+    """A study's trials; those without a value were pruned. Values rise with the learning rate."""
+    generator = np.random.default_rng(0)
+    rows: list[dict[str, Any]] = []
+    for place, value in enumerate(values):
+        parameters = {
+            "settings.decay": generator.uniform(0.5, 0.99),
+            "settings.form": str(generator.choice(["constant", "network"])),
+            "training.learning_rate": 1e-4 * 10 ** (3 * (value or 0.0)),
+        }
+        rows.append(
+            {
+                "schema_version": 1, "study": f"tune:ssvae/{estimator}", "task": "ssvae",
+                "estimator": estimator, "place": place, "value": value, "less_is_better": less,
+                "state": "pruned" if value is None else "complete",
+                "reason": "accuracy 0.1 at epoch 2" if value is None else None,
+                "objectives": ["accuracy", "decoder_calls"], "parameters": parameters,
+                "values": [] if value is None else [value, calls], "space": SPACE, "metrics": {},
+                "keys": [], "train_seconds": 1.5, "sampler": "tpe", "pruner": "median", "seeds": 1,
+                "command": "run_bench.py tune",
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows).astype({"value": float})
+
+
+VALUES = [0.3, 0.1, None, 0.4, 0.15, 0.9]
+
+
+@pytest.mark.parametrize("less", [False, True])
+def test_expected_best_is_the_mean_over_all_subsets(less: bool) -> None:
+    worst, choose = (0.9, min) if less else (0.1, max)
+    filled = [worst if value is None else value for value in VALUES]
+    wanted = [
+        np.mean([choose(some) for some in itertools.combinations(filled, k)])
+        for k in range(1, len(filled) + 1)
+    ]
+    np.testing.assert_allclose(expected_best(made_up(VALUES, less=less)), wanted, atol=1e-12)
+
+
+def test_best_so_far() -> None:
+    assert best_so_far(made_up(VALUES)).tolist() == [0.3, 0.3, 0.3, 0.4, 0.4, 0.9]
+    assert best_so_far(made_up(VALUES, less=True)).tolist() == [0.3, 0.1, 0.1, 0.1, 0.1, 0.1]
+    assert np.isnan(best_so_far(made_up([None, 0.2]))[0])
+
+
+def test_what_matters_has_the_importance() -> None:
+    shares = importances(made_up(np.linspace(0.05, 0.95, 30).tolist()))
+    assert set(shares) == set(SPACE)
+    assert shares["training.learning_rate"] > 0.8
+    assert importances(made_up([0.1, 0.2, None])) == {}
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    table = pd.concat(
+        [made_up([0.5, 0.6], "sfe"), made_up([0.6, 0.9], "rloo", calls=4.0)], ignore_index=True
+    )
+    found = front(table)
+    assert list(zip(found.index, found["accuracy"], found["decoder_calls"], strict=True)) == [
+        ("sfe", "0.6", "1"),
+        ("rloo", "0.9", "4"),
+    ]
+
+
+def test_sensitivity_is_what_the_search_came_to() -> None:
+    table = pd.concat([made_up([0.2, 0.3]), made_up(VALUES, "nvil")], ignore_index=True)
+    found = sensitivity(table, "ssvae")
+    assert list(found.index) == ["nvil", "sfe-ma"]
+    row = found.loc["nvil"]
+    assert row["trials"] == "6 (1 pruned)"
+    assert [row[name] for name in ("start", "best", "median", "worst")] == [
+        "0.3", "0.9", "0.3", "0.1",
+    ]  # fmt: skip
+    assert "learning_rate=0.0501" in row["best settings"]
+
+
+def test_figures_show_the_trials() -> None:
+    trials = made_up(VALUES)
+    left, right = Figure().subplots(1, 2)
+    slice_plot(trials, "training.learning_rate", left)
+    assert left.get_xscale() == "log"
+    offsets = np.asarray(left.collections[0].get_offsets())
+    assert offsets[:, 1].tolist() == [0.3, 0.1, 0.4, 0.15, 0.9]
+    parallel_plot(trials, right)
+    assert len(right.lines) == len(VALUES)
+    heights = np.asarray(right.lines[-1].get_ydata())
+    assert heights[2] == pytest.approx(0.9)
+    darkest = min(right.lines, key=lambda line: float(str(line.get_color())))
+    assert darkest is right.lines[-1]
+
+
+def stored(folder: Path, table: pd.DataFrame) -> None:
+    coded = table.copy()
+    for name in ("objectives", "values", "parameters", "metrics", "space", "keys"):
+        coded[name] = coded[name].map(json.dumps)
+    coded.to_parquet(folder / "trials.parquet")
+
+
+@pytest.mark.parametrize("values", [VALUES, [None, None], [0.5]])
+def test_a_report_is_written_whatever_there_is(values: list[float | None], tmp_path: Path) -> None:
+    stored(tmp_path, made_up(values))
+    written = write_search_report(tmp_path)
+    assert all(path.stat().st_size > 0 for path in written)
+    text = written[0].read_text()
+    assert text.count("accuracy 0.1 at epoch 2") == values.count(None)
+    assert len(load_trials(tmp_path)) == len(values)
+
+
+def test_what_is_no_search_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="can't be read"):
+        load_trials(tmp_path)
+    stored(tmp_path, made_up(VALUES).assign(schema_version=99))
+    with pytest.raises(ResultsError, match="schema"):
+        load_trials(tmp_path)

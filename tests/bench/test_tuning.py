@@ -1,0 +1,269 @@
+"""Searches: trials are cells at seeds of their own, judged by validation, and none is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from analysis.load import flatten_hyperparameters, load_results
+from analysis.search import best_so_far, load_trials
+from bench import tuning
+from bench.cells import FIRST_TUNING_SEED, plan
+from bench.profiles import Profile, load_profile
+from bench.runner import Execution, Outcome, PrunedError
+from bench.search_results import write_results
+from bench.search_space import search_space
+from bench.studies import Budget, place
+from bench.tuning import Search, StudyPlan, Trialled, run_search
+from estimators.registry import all_estimators
+from tasks.registry import all_tasks
+
+ROOT = Path(__file__).parents[2]
+
+
+def searching(trials: int = 6, seeds: int = 1, pruner: tuning.PrunerName = "none") -> Search:
+    return Search(Budget(trials, None), "tpe", pruner, seeds, 0, None)
+
+
+def executing(folder: Path, jobs: int = 1) -> Execution:
+    folder.mkdir(exist_ok=True)
+    return Execution(folder, "tiny", None, "cpu", jobs, "a test")
+
+
+def study_of(
+    profile: Profile, estimator: str = "sfe-ma", objectives: tuple[str, ...] = ("accuracy",)
+) -> StudyPlan:
+    cell = plan(["signal_game"], [estimator], 1, profile)[0].cell
+    space = search_space(cell, None, "decoder_calls" in objectives)
+    return StudyPlan(f"tune:signal_game/{estimator}", cell, space, objectives)
+
+
+def trials_of(found: StudyPlan, search: Search, execution: Execution) -> list[Any]:
+    """Parameters and values of all trials that count, by place."""
+    counted = found.open(search, execution).counted()
+    return [(place(t), t.params, t.values) for t in sorted(counted, key=place)]
+
+
+@pytest.fixture(scope="module")
+def tiny_profile(tmp_path_factory: pytest.TempPathFactory) -> Profile:
+    from tests.bench.conftest import TINY
+
+    path = tmp_path_factory.mktemp("profile") / "tiny.toml"
+    path.write_text(TINY)
+    return load_profile(str(path), [*all_tasks()], [*all_estimators()])
+
+
+@pytest.fixture(scope="module")
+def searched(
+    tiny_profile: Profile, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Any]]:
+    """A search of six trials, its folder, and its trials."""
+    execution = executing(tmp_path_factory.mktemp("searched") / "tune")
+    found, search = study_of(tiny_profile), searching()
+    run_search([found], search, execution)
+    write_results(None, execution, tiny_profile)
+    return execution.results, trials_of(found, search, execution)
+
+
+def test_a_trial_is_a_cell_that_sees_no_test_data(searched: tuple[Path, list[Any]]) -> None:
+    rows = flatten_hyperparameters(load_results(searched[0]))
+    assert set(rows["seed"]) == {FIRST_TUNING_SEED}
+    assert set(rows["split"]) == {"validation"}
+    last = rows.groupby("key").tail(1).set_index("training.learning_rate")
+    assert len(last) == 6
+    for _, parameters, values in searched[1]:
+        row = last.loc[parameters["training.learning_rate"]]
+        assert row["estimator.decay"] == parameters["settings.decay"]
+        assert row["training.entropy_weight"] == parameters["training.entropy_weight"]
+        assert [row["accuracy"]] == values
+
+
+def test_the_first_trial_is_the_profiles(
+    searched: tuple[Path, list[Any]], tiny_profile: Profile
+) -> None:
+    number, parameters, _ = searched[1][0]
+    assert (number, parameters["settings.decay"]) == (0, 0.9)
+    assert parameters["training.learning_rate"] == 1e-3
+
+
+def test_the_best_becomes_a_profile(
+    searched: tuple[Path, list[Any]], tiny_profile: Profile
+) -> None:
+    folder, trials = searched
+    best = max(trials, key=lambda trial: (trial[2][0], -trial[0]))
+    profile = load_profile(str(folder / "best.toml"), [*all_tasks()], [*all_estimators()])
+    cell = plan(["signal_game"], ["sfe-ma"], 1, profile)[0].cell
+    assert cell.training["learning_rate"] == best[1]["training.learning_rate"]
+    assert cell.training["entropy_weight"] == best[1]["training.entropy_weight"]
+    assert cell.estimator_settings["decay"] == best[1]["settings.decay"]
+    found = profile.found()["signal_game/sfe-ma"]
+    assert (found.study, found.trial) == ("tune:signal_game/sfe-ma", best[0])
+    assert set(found.values) == set(best[1])
+    others = profile.model_copy(update={"description": tiny_profile.description})
+    assert others.tasks["ssvae"] == tiny_profile.tasks["ssvae"]
+    table = load_trials(folder)
+    assert best_so_far(table)[-1] == best[2][0]
+
+
+def test_the_same_seed_gives_the_same_study_also_after_a_stop(
+    searched: tuple[Path, list[Any]], tiny_profile: Profile, tmp_path: Path
+) -> None:
+    execution, found, search = executing(tmp_path / "tune"), study_of(tiny_profile), searching()
+
+    def stop(trialled: Trialled) -> None:
+        if trialled.place == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_search([found], search, execution, stop)
+    assert len(trials_of(found, search, execution)) == 3
+    run_search([found], search, execution)
+    assert trials_of(found, search, execution) == searched[1]
+
+
+def test_a_trial_means_over_its_seeds(tiny_profile: Profile, tmp_path: Path) -> None:
+    execution, found, search = executing(tmp_path / "x"), study_of(tiny_profile), searching(1, 2)
+    run_search([found], search, execution)
+    rows = load_results(execution.results).groupby("key").tail(1)
+    assert set(rows["seed"]) == {FIRST_TUNING_SEED, FIRST_TUNING_SEED + 1}
+    assert trials_of(found, search, execution)[0][2] == [rows["accuracy"].mean()]
+
+
+def test_a_diverged_trial_is_pruned_with_its_reason(tiny_profile: Profile, tmp_path: Path) -> None:
+    wild = tiny_profile.with_values("signal_game", "sfe-ma", {"training.learning_rate": 1e30})
+    execution, found, search = executing(tmp_path / "tune"), study_of(wild), searching(1)
+    ended: list[Trialled] = []
+    run_search([found], search, execution, ended.append)
+    assert [trialled.state for trialled in ended] == ["pruned"]
+    assert "diverged" in (ended[0].reason or "")
+    write_results(None, execution, wild)
+    trials = load_trials(execution.results)
+    assert trials["state"].tolist() == ["pruned"]
+    assert "at step" in trials["reason"][0]
+
+
+def faked(values: dict[int, list[float]], statuses: dict[int, str]) -> Any:
+    """A runner whose trials have given curves, by the order in which they run, and a status."""
+    runs = iter(range(100))
+
+    def run_cell(cell: Any, execution: Execution, beside: int, watch: Any) -> Outcome:
+        run = next(runs)
+        try:
+            for epoch, value in enumerate(values.get(run, [])):
+                watch({"epoch": epoch, "accuracy": value})
+        except PrunedError as error:
+            return Outcome(cell, "pruned", str(error))
+        return Outcome(cell, statuses.get(run, "ok"), "because" if run in statuses else None)
+
+    return run_cell
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, values: Any, statuses: Any) -> None:
+    monkeypatch.setattr(tuning, "run_cell", faked(values, statuses))
+    row = {"accuracy": 0.5, "loss": 1.0, "decoder_calls": 1.0, "train_seconds": 0.1}
+    monkeypatch.setattr(tuning, "last_row", lambda results, cell: row)
+
+
+def test_a_trial_below_the_median_is_pruned(
+    tiny_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = tiny_profile.model_copy(update={"training": {**tiny_profile.training, "epochs": 5}})
+    good, bad = [0.0, 0.5, 0.6, 0.7, 0.8, 0.9], [0.0, 0.1, 0.1, 0.1, 0.1, 0.1]
+    last_minute = [0.0, 0.5, 0.6, 0.7, 0.8, 0.0]
+    fake(monkeypatch, dict.fromkeys(range(5), good) | {5: bad, 6: last_minute}, {})
+    ended: list[Trialled] = []
+    run_search(
+        [study_of(longer)], searching(7, pruner="median"), executing(tmp_path / "x"), ended.append
+    )
+    assert [trialled.state for trialled in ended] == ["complete"] * 5 + ["pruned", "complete"]
+    assert ended[5].reason == "accuracy 0.1 at epoch 1"
+
+
+def test_a_failure_is_told_and_counts(
+    tiny_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(monkeypatch, {}, {1: "failed"})
+    ended: list[Trialled] = []
+    run_search([study_of(tiny_profile)], searching(3), executing(tmp_path / "x"), ended.append)
+    states = [(trialled.state, trialled.reason) for trialled in ended]
+    assert states == [("complete", None), ("failed", "because"), ("complete", None)]
+
+
+def test_several_objectives_are_all_kept(tiny_profile: Profile, tmp_path: Path) -> None:
+    found = study_of(tiny_profile, "rloo", ("accuracy", "decoder_calls"))
+    execution, search = executing(tmp_path / "x"), searching(3)
+    run_search([found], search, execution)
+    trials = trials_of(found, search, execution)
+    samples = [parameters["settings.samples"] for _, parameters, _ in trials]
+    assert [values[1] for _, _, values in trials] == samples
+
+
+def tune(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    command = [
+        sys.executable, "run_bench.py", "tune", "--task", "signal_game", "--out", folder / "tune",
+        "--profile", folder / "tiny.toml", *arguments,
+    ]  # fmt: skip
+    return subprocess.Popen(
+        [str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+def stored(folder: Path) -> int:
+    return len([*folder.rglob("*.parquet")])
+
+
+def test_two_processes_share_a_search_and_either_may_die(tiny: Path, tmp_path: Path) -> None:
+    """One is killed, a worker of the other too; the same command brings back what was lost."""
+    tiny.write_text(tiny.read_text().replace("epochs = 1", "epochs = 4"))
+    arguments = ("--estimators", "sfe,dense", "--trials", 5, "--pruner", "none")
+    killed, other = tune(tmp_path, *arguments, "--jobs", 1), tune(tmp_path, *arguments, "--jobs", 2)
+    deadline = time.monotonic() + 120
+    while stored(tmp_path) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    workers = subprocess.run(
+        ["pgrep", "-P", str(other.pid), "-f", "LokyProcess"], capture_output=True, text=True
+    )
+    for worker in workers.stdout.split()[:1]:
+        os.kill(int(worker), signal.SIGKILL)
+    _, errors = other.communicate(timeout=120)
+    assert "Traceback" not in errors
+    last = tune(tmp_path, *arguments, "--jobs", 1)
+    written, errors = last.communicate(timeout=120)
+    assert last.returncode == 0, errors + written
+    trials = load_trials(tmp_path / "tune")
+    assert trials.groupby("estimator")["place"].apply(sorted).tolist() == [[*range(5)]] * 2
+    assert set(trials["state"]) == {"complete"}
+    assert "best.toml" in written
+
+
+def test_a_grid_with_what_was_found(tiny: Path, tmp_path: Path) -> None:
+    first = tune(tmp_path, "--estimator", "sfe-ma", "--trials", 2, "--jobs", 1)
+    written, errors = first.communicate(timeout=120)
+    assert first.returncode == 0, errors
+    assert "sfe-ma trial 1" in written
+    for name in ("search.md", "figures/history.pdf", "figures/slices-signal_game.png"):
+        assert (tmp_path / "tune" / name).stat().st_size > 0
+    out = tmp_path / "after"
+    done = subprocess.run(
+        [sys.executable, "run_bench.py", "--tasks", "signal_game", "--estimators", "sfe,sfe-ma",
+         "--profile", tmp_path / "tune" / "best.toml", "--out", out, "--seeds", "1"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = pd.read_parquet(out / "cells").drop_duplicates("key").set_index("estimator")
+    settings = {name: json.loads(table.loc[name, "hyperparameters"]) for name in table.index}
+    assert "found" not in settings["sfe"]
+    assert settings["sfe-ma"]["found"]["study"] == "tune:signal_game/sfe-ma"
+    assert "training.learning_rate" in settings["sfe-ma"]["found"]["values"]
+    assert pq.read_table(tmp_path / "tune" / "trials.parquet").num_rows == 2
