@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import optuna
 import pandas as pd
@@ -23,7 +24,7 @@ from optuna.distributions import (
     json_to_distribution,
 )
 
-from analysis.figures import SUFFIXES, colour, linestyle, marker, save_row
+from analysis.figures import STYLE, SUFFIXES, colour, linestyle, marker, save_row
 from analysis.load import LESS_IS_BETTER, SEARCH_VERSION, TRIALS, ResultsError
 from analysis.tables import markdown
 
@@ -206,8 +207,9 @@ def slice_plot(trials: pd.DataFrame, parameter: str, axes: Axes) -> None:
     axes.scatter(at, rows["value"], color=colour(name), marker=marker(name), s=12)
     start = rows["place"] == 0
     axes.scatter(at[start], rows.loc[start, "value"], s=60, facecolors="none", edgecolors="k")
-    if '"log": true' in trials["space"].iloc[0][parameter]:
-        axes.set_xscale("log")
+    among = json_to_distribution(trials["space"].iloc[0][parameter])
+    if isinstance(among, (FloatDistribution, IntDistribution)):
+        axes.set(xscale="log" if among.log else "linear", xlim=(among.low, among.high))
     axes.set_xlabel(parameter.partition(".")[2])
 
 
@@ -226,7 +228,8 @@ def parallel_plot(trials: pd.DataFrame, axes: Axes) -> None:
             heights, color=str(0.85 * (1 - rank)) if done else "0.6", linewidth=1,
             linestyle="-" if done else ":",
         )  # fmt: skip
-    axes.set_xticks(range(len(space)), [name.partition(".")[2] for name in space])
+    names = [name.partition(".")[2] for name in space]
+    axes.set_xticks(range(len(space)), names, rotation=20, ha="right")
     axes.set_yticks([0, 1], ["low", "high"])
     axes.set_title(trials["estimator"].iloc[0])
 
@@ -266,11 +269,11 @@ def write_search_report(folder: Path) -> list[Path]:
         if len(here["objectives"].iloc[0]) > 1:
             parts += ["No other trial is at least as good in everything:"]
             parts += [markdown(front(here), "estimator")]
-    lost = table[table["state"] != "complete"]
-    parts += [f"- {r.study} {r.place}: {r.state}: {r.reason}" for r in lost.itertuples()]
+    bad = table[(table["state"] == "failed") | table["reason"].str.startswith("diverged", na=False)]
+    parts += ["\n".join(f"- {r.study} trial {r.place}: {r.reason}" for r in bad.itertuples())]
     parts += [f"![{path.stem}](figures/{path.name})" for path in figures]
     path = folder / "search.md"
-    path.write_text("\n\n".join(parts) + "\n")
+    path.write_text("\n\n".join(filter(None, parts)) + "\n")
     return [path, *figures]
 
 
@@ -288,24 +291,26 @@ def _how(table: pd.DataFrame) -> str:
 def _save_slices(studies: list[pd.DataFrame], stem: Path) -> Path:
     """A row for each estimator, a column for each of its parameters."""
     columns = max(len(own["space"].iloc[0]) for own in studies)
-    figure = Figure(figsize=(2.2 * columns, 1.6 * len(studies)), layout="constrained")
-    grid = figure.subplots(len(studies), columns, squeeze=False)
-    for row, own in zip(grid, studies, strict=True):
-        space = sorted(own["space"].iloc[0])
-        for axes, parameter in zip(row, space, strict=False):
-            slice_plot(own, parameter, axes)
-        for axes in row[len(space) :]:
-            axes.set_axis_off()
-        row[0].set_ylabel(own["estimator"].iloc[0])
-    return _saved(figure, stem)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2 * columns, 1.5 * len(studies)), layout="constrained")
+        grid = figure.subplots(len(studies), columns, squeeze=False)
+        for row, own in zip(grid, studies, strict=True):
+            space = sorted(own["space"].iloc[0])
+            for axes, parameter in zip(row, space, strict=False):
+                slice_plot(own, parameter, axes)
+            for axes in row[len(space) :]:
+                axes.set_axis_off()
+            row[0].set_ylabel(own["estimator"].iloc[0])
+        return _saved(figure, stem)
 
 
 def _save_parallel(studies: list[pd.DataFrame], stem: Path) -> Path:
     """An axes for each estimator."""
-    figure = Figure(figsize=(4, 1.8 * len(studies)), layout="constrained")
-    for axes, own in zip(figure.subplots(len(studies), 1, squeeze=False), studies, strict=True):
-        parallel_plot(own, axes[0])
-    return _saved(figure, stem)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.4, 1.8 * len(studies)), layout="constrained")
+        for axes, own in zip(figure.subplots(len(studies), 1, squeeze=False), studies, strict=True):
+            parallel_plot(own, axes[0])
+        return _saved(figure, stem)
 
 
 def _saved(figure: Figure, stem: Path) -> Path:

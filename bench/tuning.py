@@ -30,6 +30,9 @@ from tasks.streams import derive_seed
 SCHEMA = 1
 """Version of what a study holds."""
 
+PATIENCE = 1 / 3
+"""Share of a training, the warm start aside, in which no trial is pruned."""
+
 SamplerName = Literal["tpe", "random"]
 PrunerName = Literal["median", "halving", "none"]
 
@@ -222,15 +225,19 @@ def trial_cell(start: Cell, values: dict[str, Any], seed: int) -> Cell:
 
 
 def _pruning(plan: StudyPlan, trial: Trial) -> Watch:
-    """Report a cell's evaluations on the way, and end it where the pruner says so."""
+    """Report a cell's evaluations on the way, and end it where the pruner says so.
+
+    Not before `PATIENCE` of the training is done: settings that are good in the end may begin late.
+    """
     training = TrainingSettings(**plan.cell.training)
-    epochs = training.warm_start_epochs + training.epochs
+    first = training.warm_start_epochs + PATIENCE * training.epochs
+    last = training.warm_start_epochs + training.epochs
     evaluations = 0
 
     def watch(row: dict[str, Any]) -> None:
         nonlocal evaluations
         value = row[plan.objectives[0]]
-        if value is None or not 0 < row["epoch"] < epochs:
+        if value is None or not first <= row["epoch"] < last:
             return
         evaluations += 1
         trial.report(value, evaluations)

@@ -175,16 +175,17 @@ def fake(monkeypatch: pytest.MonkeyPatch, values: Any, statuses: Any) -> None:
 def test_a_trial_below_the_median_is_pruned(
     tiny_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    longer = tiny_profile.model_copy(update={"training": {**tiny_profile.training, "epochs": 5}})
-    good, bad = [0.0, 0.5, 0.6, 0.7, 0.8, 0.9], [0.0, 0.1, 0.1, 0.1, 0.1, 0.1]
-    last_minute = [0.0, 0.5, 0.6, 0.7, 0.8, 0.0]
-    fake(monkeypatch, dict.fromkeys(range(5), good) | {5: bad, 6: last_minute}, {})
+    longer = tiny_profile.model_copy(update={"training": {**tiny_profile.training, "epochs": 6}})
+    good, bad = [0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9], [0.0, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1]
+    slow, sudden = [0.0, 0.1, 0.6, 0.7, 0.8, 0.9, 0.9], [0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.0]
+    fake(monkeypatch, dict.fromkeys(range(5), good) | {5: bad, 6: slow, 7: sudden}, {})
     ended: list[Trialled] = []
     run_search(
-        [study_of(longer)], searching(7, pruner="median"), executing(tmp_path / "x"), ended.append
+        [study_of(longer)], searching(8, pruner="median"), executing(tmp_path / "x"), ended.append
     )
-    assert [trialled.state for trialled in ended] == ["complete"] * 5 + ["pruned", "complete"]
-    assert ended[5].reason == "accuracy 0.1 at epoch 1"
+    complete = ["complete"] * 5
+    assert [trialled.state for trialled in ended] == [*complete, "pruned", "complete", "complete"]
+    assert ended[5].reason == "accuracy 0.1 at epoch 2"
 
 
 def test_a_failure_is_told_and_counts(
