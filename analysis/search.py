@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -210,6 +211,7 @@ def slice_plot(trials: pd.DataFrame, parameter: str, axes: Axes) -> None:
     among = json_to_distribution(trials["space"].iloc[0][parameter])
     if isinstance(among, (FloatDistribution, IntDistribution)):
         axes.set(xscale="log" if among.log else "linear", xlim=(among.low, among.high))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(parameter.partition(".")[2])
 
 
