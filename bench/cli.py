@@ -99,21 +99,32 @@ def list_() -> int:
 
 
 @app.command
-def report(results: Path, /) -> int:
-    """Write the summary tables and figures of a results folder into it.
+def report(results: Path, /, *, baseline: str | None = None) -> int:
+    """Write the tables and figures of a results folder into it.
 
     Parameters
     ----------
     results
         The folder that `--out` named.
+    baseline
+        The estimator that the others are compared with: dense by default, where it ran.
     """
+    from analysis.comparisons import UnknownBaselineError
     from analysis.gradients import write_gradient_report
     from analysis.load import holds_gradients
     from analysis.report import write_report
+    from bench.errors import UserError, unknown
 
-    with results_errors():
-        write = write_gradient_report if holds_gradients(results) else write_report
-        written = write(results)
+    try:
+        with results_errors():
+            if not holds_gradients(results):
+                written = write_report(results, baseline)
+            elif baseline is None:
+                written = write_gradient_report(results)
+            else:
+                raise UserError("--baseline: gradients are compared with the exact one")
+    except UnknownBaselineError as error:
+        raise unknown("estimator", error.name, error.known, error.listing) from error
     for path in written:
         print(path)
     return 0
