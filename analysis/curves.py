@@ -100,7 +100,7 @@ def _score_curves(
     rows: pd.DataFrame, across: str, axes: Axes, highlight: Collection[str] | None
 ) -> None:
     column, label, _ = score_of(_ok(rows))
-    ok = _ok(rows).dropna(subset=[column])
+    ok = _ok(rows)[np.isfinite(_ok(rows)[column])]
     grouped = ok.groupby(["estimator", "step"])
     means = grouped[[across, column]].mean().assign(error=grouped[column].sem()).fillna(0.0)
     if highlight is not None:

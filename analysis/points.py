@@ -15,8 +15,8 @@ from analysis.style import GREY, colour, entitle, logarithmic, marker, ordered
 from analysis.tables import COLUMNS
 from analysis.times import under_equal_circumstances
 
-REACH = 3.0
-"""Values further from the middle half than this many times its width are not drawn to scale."""
+REACH = 6.0
+"""Means further from their median than this many times the median distance are off the scale."""
 
 
 def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
@@ -94,10 +94,9 @@ def step_times(table: pd.DataFrame, task: str, axes: Axes) -> None:
     rows, note = under_equal_circumstances(final_rows(table[table["task"] == task]))
     rows = rows[(rows["step"] > 0) & (rows["train_seconds"] > 0)]
     times = 1e3 * rows["train_seconds"] / rows["step"]
-    grouped = times.groupby(rows["estimator"])
-    means = grouped.mean().sort_values(ascending=False)
+    means = times.groupby(rows["estimator"]).mean().sort_values(ascending=False)
     for height, name in enumerate(map(str, means.index)):
-        own = grouped.get_group(name)
+        own = times[rows["estimator"] == name]
         axes.plot(own, [height] * len(own), ".", color=colour(name), markersize=3, alpha=0.5)
         axes.plot(means[name], height, color=colour(name), marker=marker(name))
     axes.set_yticks(range(len(means)), list(map(str, means.index)))
@@ -110,7 +109,7 @@ def step_times(table: pd.DataFrame, task: str, axes: Axes) -> None:
 def heat_map(table: pd.DataFrame, axes: Axes) -> None:
     """Mean test score of each estimator on each task; colours are normalised within a task.
 
-    0 is the lowest mean of the task, the floor included, 1 the highest. Hatched: no run ended well.
+    0 is the worst mean of the task, the floor included, 1 the best. Hatched: no run ended well.
     A cross marks a mean from which runs that failed or diverged are missing.
     """
     tasks = sorted(table.loc[table["status"] == "ok", "task"].unique())
@@ -138,7 +137,7 @@ def heat_map(table: pd.DataFrame, axes: Axes) -> None:
     sns.heatmap(
         shade, annot=text, fmt="", cmap="cividis", vmin=0, vmax=1, linewidths=0.5,
         annot_kws={"fontsize": 7}, mask=shade.isna(), ax=axes,
-        cbar_kws={"ticks": [0, 1], "format": {0: "lowest", 1: "highest"}.get, "shrink": 0.7},
+        cbar_kws={"ticks": [0, 1], "format": {0: "worst", 1: "best"}.get, "shrink": 0.7},
     )  # fmt: skip
     for row, column in zip(*np.nonzero(shade.isna().to_numpy()), strict=True):
         axes.text(
@@ -181,12 +180,12 @@ def _limits(frame: pd.DataFrame) -> tuple[float, float]:
     mean, low, high = (
         pd.Series(list(map(float, part)), frame.columns) for part in zip(*parts, strict=True)
     )
-    first, third = np.quantile(mean, [0.25, 0.75])
-    reach = REACH * max(third - first, 0.01 * abs(third), 1e-9)
-    near = mean.between(first - reach, third + reach)
+    middle = mean.median()
+    reach = REACH * max((mean - middle).abs().median(), 0.01 * abs(middle), 1e-9)
+    near = (mean - middle).abs() <= reach
     left = np.nanmin([frame.loc[:, near].min().min(), low[near].min()])
     right = np.nanmax([frame.loc[:, near].max().max(), high[near].max()])
-    left, right = max(left, first - 2 * reach), min(right, third + 2 * reach)
+    left, right = max(left, middle - 1.5 * reach), min(right, middle + 1.5 * reach)
     margin = 0.04 * (right - left) or 0.04 * abs(right) or 0.04
     return float(left - margin), float(right + margin)
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from analysis.comparisons import (
@@ -50,7 +51,7 @@ def write_report(folder: Path, baseline: str | None = None) -> list[Path]:
         ResultsError: the folder can't be read, or holds nothing that it was asked for.
         UnknownBaselineError: there is no such estimator in it.
     """
-    table = load_results(folder)
+    table = load_results(folder).replace([np.inf, -np.inf], np.nan)
     if table.empty:
         raise ResultsError(f"{folder} holds none of the cells that it was asked for yet")
     reference = choose_baseline(table, baseline)
@@ -211,7 +212,7 @@ def _add_comparison_over_tasks(report: _Report, ends: pd.DataFrame, baseline: st
     said = (
         f"Estimators that ran on all {tasks} tasks, over the {seeds} seeds at which all of them "
         "ended; 95% intervals are over seeds. Interquartile means are of scores between 0, the "
-        "lowest mean on a task, and 1, the highest."
+        "worst mean on a task, and 1, the best."
     )
     if seeds < LEAST_SEEDS:
         said += f" No interval below {LEAST_SEEDS} seeds."

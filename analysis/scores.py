@@ -1,12 +1,11 @@
 """Scores: the column that a task is judged by, and the runs of a results table side by side."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from analysis.load import FLOOR, final_rows, outcomes
+from analysis.load import final_rows, outcomes
 
 
 class Score(NamedTuple):
@@ -56,25 +55,8 @@ def ended_badly(table: pd.DataFrame, task: str) -> pd.Series:
 
 
 def normalised(frame: pd.DataFrame, more_is_better: bool) -> pd.DataFrame:
-    """Scores between 0, the lowest mean of an estimator (or the floor), and 1, the highest."""
+    """Scores between 0, the worst mean of an estimator or the floor, and 1, the best."""
     signed = frame if more_is_better else -frame
     means = signed.mean()
     span = means.max() - means.min()
     return (signed - means.min()) / (span if span > 0 else 1.0)
-
-
-def comparable_tasks(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The score frame of each task that has scores, oriented so that more is better."""
-    frames = {}
-    for task in sorted(table["task"].unique()):
-        frame = score_frame(table, task)
-        if not frame.empty:
-            here = table[table["task"] == task]
-            frames[task] = frame if score_of(final_rows(here)).more_is_better else -frame
-    return frames
-
-
-def everywhere(frames: Sequence[pd.DataFrame]) -> list[str]:
-    """The estimators that have scores on every task, the floor left out."""
-    names = set.intersection(*(set(frame.columns) for frame in frames)) if frames else set()
-    return sorted(names - {FLOOR})

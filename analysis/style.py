@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import LogLocator, NullLocator
@@ -96,6 +97,8 @@ def entitle(axes: Axes, task: str, *notes: str) -> None:
 
 def logarithmic(axis: Axis) -> None:
     """A logarithmic axis with few and plain numbers, also where it spans less than a decade."""
+    if not np.isfinite(axis.get_minpos()):
+        return  # nothing to scale to
     axes = axis.axes
     (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))

@@ -124,7 +124,7 @@ def markdown(
         first: heads the index.
         bold: the rows that are bold in some columns.
     """
-    shown = frame.astype(str).map(lambda text: text.replace("|", "\\|").replace("\n", " "))
+    shown = frame.astype(str).map(_on_a_line).rename(index=lambda name: _on_a_line(str(name)))
     for column, names in (bold or {}).items():
         if column in shown:
             chosen = shown.index.isin([*names]) & (shown[column] != "")
@@ -133,6 +133,10 @@ def markdown(
     lines = [header, ["---"] * len(header)]
     lines += [[str(cell) for cell in row] for row in shown.itertuples()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _on_a_line(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split("\n"))
 
 
 def latex(frame: pd.DataFrame, first: str, bold: dict[str, Collection[str]] | None = None) -> str:
