@@ -203,7 +203,7 @@ def test_the_heat_map_has_every_mean_and_what_is_missing(axes: Axes, table: pd.D
     assert f"{final['accuracy'].mean():.3f} 1 ✕" in texts
     assert " 1 ✕" in texts
     shades = axes.collections[-1].get_array().compressed()
-    assert (shades.min(), shades.max()) == (0, 1)
+    assert (shades.min(), shades.max()) == pytest.approx((0, 1))
 
 
 @pytest.mark.parametrize("draw", DRAWS, ids=lambda draw: draw.__name__)
