@@ -142,32 +142,25 @@ def over_tasks(table: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
         (over the baseline), each with _low and _high. Empty for less than two tasks or estimators.
     """
     tasks = sorted(final_rows(table)["task"].unique())
-    frames = {task: score_frame(table, task) for task in tasks}
-    names = _on_every_task(frames)
+    frames = [_oriented(table, task) for task in tasks]
+    columns = [set(map(str, frame.columns)) for frame in frames]
+    names = sorted(set.intersection(*columns) - {FLOOR}) if columns else []
     if len(tasks) < 2 or len(names) < 2:
         return pd.DataFrame()
     seeds = _ended_seeds(table, tasks, names)
     if not seeds:
         return pd.DataFrame()
-    signed = np.stack([_oriented(table, t).reindex(seeds)[names].to_numpy(float) for t in tasks])
+    signed = np.stack([frame.reindex(seeds)[names].to_numpy(float) for frame in frames])
     mean_ranks = ranks(signed).mean(axis=0)
-    more = [score_of(final_rows(table[table["task"] == task])).more_is_better for task in tasks]
-    shares = np.stack(
-        [
-            normalised(frames[task], up).reindex(seeds)[names].fillna(0.0).to_numpy(float)
-            for task, up in zip(tasks, more, strict=True)
-        ]
-    )
+    scaled = (normalised(frame, more_is_better=True).reindex(seeds)[names] for frame in frames)
+    shares = np.stack([frame.fillna(0.0).to_numpy(float) for frame in scaled])
     lowest = np.nan_to_num(signed, nan=-np.inf)
     lines: dict[str, dict[str, Any]] = {}
     for place, name in enumerate(names):
         line: dict[str, Any] = {"seeds": len(seeds), "tasks": len(tasks)}
         rank, low, high = interval_of(mean_ranks[:, place])
-        line |= {
-            "rank": rank,
-            "rank_low": np.fmax(low, 1) if low == low else low,
-            "rank_high": high,
-        }
+        possible = float(np.maximum(low, 1)), float(np.minimum(high, len(names)))
+        line |= _named("rank", "rank_low", "rank_high", (rank, *possible))
         line |= _named("iqm", "iqm_low", "iqm_high", iqm_interval(shares[:, :, place].T))
         if baseline in names and name != baseline:
             theirs = lowest[:, :, names.index(baseline)]
@@ -175,9 +168,8 @@ def over_tasks(table: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
                 probability_of_improvement(ours, them)
                 for ours, them in zip(lowest[:, :, place], theirs, strict=True)
             ]
-            line |= _named(
-                "improvement", "improvement_low", "improvement_high", mean_of_intervals(parts)
-            )
+            mean = mean_of_intervals(parts)
+            line |= _named("improvement", "improvement_low", "improvement_high", mean)
         lines[name] = line
     return pd.DataFrame.from_dict(lines, orient="index").sort_values("rank", kind="stable")
 
@@ -201,11 +193,6 @@ def _oriented(table: pd.DataFrame, task: str) -> pd.DataFrame:
     rows = final_rows(table[table["task"] == task])
     frame = score_frame(table, task)
     return frame if score_of(rows).more_is_better else -frame
-
-
-def _on_every_task(frames: dict[str, pd.DataFrame]) -> list[str]:
-    sets = [set(map(str, frame.columns)) for frame in frames.values()]
-    return sorted(set.intersection(*sets) - {FLOOR}) if sets else []
 
 
 def _ended_seeds(table: pd.DataFrame, tasks: list[str], names: list[str]) -> list[int]:

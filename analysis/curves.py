@@ -102,7 +102,8 @@ def _score_curves(
     column, label, _ = score_of(_ok(rows))
     ok = _ok(rows)[np.isfinite(_ok(rows)[column])]
     grouped = ok.groupby(["estimator", "step"])
-    means = grouped[[across, column]].mean().assign(error=grouped[column].sem()).fillna(0.0)
+    means = grouped[[across, column]].mean().assign(error=grouped[column].sem())
+    means["error"] = means["error"].fillna(0.0)
     if highlight is not None:
         names = means.index.unique("estimator")
         behind = [name for name in names if name not in {*highlight, FLOOR}]

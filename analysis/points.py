@@ -123,15 +123,15 @@ def heat_map(table: pd.DataFrame, axes: Axes) -> None:
     shade = pd.DataFrame(
         {task: normalised(frames[task], scores[task].more_is_better).mean() for task in tasks}
     ).reindex(names)
-    means = pd.DataFrame({task: frame.mean() for task, frame in frames.items()}).reindex(names)
-    text = pd.DataFrame("", index=names, columns=tasks)
-    for task in tasks:
-        fmt = COLUMNS[scores[task].column][1]
-        text[task] = means[task].map(
-            lambda mean, fmt=fmt: "" if np.isnan(mean) else format(mean, fmt)
-        )
-        missing = bad[task].reindex(names).fillna(0)
-        text[task] += missing.map(lambda count: f" {count:.0f} ✕" if count else "")
+    text = pd.DataFrame(
+        {
+            task: _cell_texts(
+                frames[task].mean(), bad[task], COLUMNS[scores[task].column][1], names
+            )
+            for task in tasks
+        },
+        index=names,
+    )
     axes.fill_between(
         [0, len(tasks)], 0, len(names), facecolor="#f4f4f4", edgecolor="#c8c8c8", hatch="////",
         linewidth=0,
@@ -149,6 +149,13 @@ def heat_map(table: pd.DataFrame, axes: Axes) -> None:
     axes.set_xticks(np.arange(len(tasks)) + 0.5, heads, rotation=0)
     axes.set(xlabel="", ylabel="")
     axes.tick_params(length=0)
+
+
+def _cell_texts(means: pd.Series, bad: pd.Series, fmt: str, names: list[str]) -> list[str]:
+    """Means as far as there are any, with how many runs are missing from them."""
+    scores = [format(means[name], fmt) if name in means else "" for name in names]
+    missing = [f" {bad[name]} ✕" if bad.get(name, 0) else "" for name in names]
+    return [score + lost for score, lost in zip(scores, missing, strict=True)]
 
 
 def _final_score(
