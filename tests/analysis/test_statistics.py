@@ -77,8 +77,9 @@ def test_the_interquartile_mean_is_of_the_middle_half() -> None:
 
 @pytest.mark.parametrize("seeds", [LEAST_SEEDS_IQM, 10])
 def test_bootstrap_intervals_cover_the_interquartile_mean(
-    random: np.random.Generator, seeds: int
+    random: np.random.Generator, seeds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("analysis.statistics.RESAMPLES", 999)
     centres, spread = np.array([0.4, 0.5, 0.6]), 0.1
     truth = interquartile_mean(centres + spread * random.normal(size=(400_000, 3)))
     runs = [iqm_interval(centres + spread * random.normal(size=(seeds, 3))) for _ in range(150)]
