@@ -1,4 +1,7 @@
-"""Figures: functions from a results table to axes, and one that saves them all."""
+"""Figures: what a notebook imports, and what saves them all.
+
+A figure is a function that takes (table, task, axes), the heat map one that takes (table, axes).
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,162 +9,71 @@ from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.load import FLOOR, final_rows
-
-SCORES = (
-    ("nll", "NLL (bits/dim)", False),
-    ("accuracy", "accuracy", True),
-    ("elbo", "ELBO (nats)", True),
-    ("loss", "objective (nats)", False),
+from analysis.curves import (
+    learning_against_calls,
+    learning_against_seconds,
+    learning_curves,
+    support_during_training,
 )
-"""Column, label, and whether more is better: rows are judged by the first column that they have."""
+from analysis.load import FLOOR, end_rows, final_rows
+from analysis.points import (
+    final_scores,
+    heat_map,
+    rate_against_distortion,
+    score_against_calls,
+    score_against_seconds,
+    step_times,
+)
+from analysis.style import STYLE, colour, families, linestyle, marker
 
-_KNOWN = (
-    "sfe", "sfe-ma", "sfe-learned", "sfe-selfcritic", "sfe-second-sample", "nvil", "rloo",
-    "sum-and-sample", "gumbel", "st-gumbel", "dense", "sparsemax", "topk-sparsemax", "sparsemap",
-    "sparsemap-budget",
-)  # fmt: skip
-_FIRST_SUM = _KNOWN.index("dense")
-_MARKERS = "osD^vP<>XpdhH8*"
+__all__ = [
+    "STYLE", "colour", "final_scores", "heat_map", "learning_against_calls",
+    "learning_against_seconds", "learning_curves", "linestyle", "marker",
+    "rate_against_distortion", "save_figures", "save_row", "score_against_calls",
+    "score_against_seconds", "step_times", "support_during_training",
+]  # fmt: skip
 
 SUFFIXES = (".pdf", ".png")
 
+WIDTH = 3.3
+"""Of a panel, in inches: a column of most papers."""
+
+CROWD = 6
+"""Most estimators whose curves share a panel; more are drawn in a row of panels for each family."""
+
 Draw = Callable[[pd.DataFrame, str, Axes], None]
 
-STYLE: dict[Any, Any] = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "legend.frameon": False,
-    "savefig.bbox": "tight",
-    "savefig.dpi": 200,
-}
-
-
-def colour(estimator: str) -> tuple[float, float, float]:
-    """The estimator's colour, the same in every figure and for every subset."""
-    palette = sns.color_palette("colorblind", 10)
-    if estimator == FLOOR:
-        return (0.4, 0.4, 0.4)
-    return palette[_place(estimator) % len(palette)]
-
-
-def marker(estimator: str) -> str:
-    """The estimator's marker, which tells apart those that share a colour."""
-    return "." if estimator == FLOOR else _MARKERS[_place(estimator) % len(_MARKERS)]
-
-
-def linestyle(estimator: str) -> str:
-    """Exact sums are solid, estimates from samples dashed, which tells the colours apart too."""
-    return "-" if estimator in (*_KNOWN[_FIRST_SUM:], FLOOR) else "--"
-
-
-def _place(estimator: str) -> int:
-    return _KNOWN.index(estimator) if estimator in _KNOWN else sum(estimator.encode())
-
-
-def score_of(rows: pd.DataFrame) -> tuple[str, str, bool]:
-    """The column that rows of one task are judged by, its label, and whether more is better."""
-    return next((score for score in SCORES if rows[score[0]].notna().any()), SCORES[-1])
-
-
-def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
-    """Test score of every estimator with its standard error over seeds, best on top.
-
-    The floor is a dashed line, or a note where it lies too far off.
-    """
-    rows = final_rows(table[table["task"] == task])
-    column, label, more_is_better = score_of(rows)
-    scores = rows.groupby("estimator")[column].agg(["mean", "sem"]).dropna(subset=["mean"])
-    floor = scores["mean"].get(FLOOR)
-    scores = scores.drop(FLOOR, errors="ignore").sort_values("mean", ascending=more_is_better)
-    for height, (name, score) in enumerate(scores.iterrows()):
-        axes.errorbar(
-            score["mean"],
-            height,
-            xerr=score["sem"],
-            color=colour(str(name)),
-            marker=marker(str(name)),
-            capsize=2,
-        )
-    axes.set_yticks(range(len(scores)), [str(name) for name in scores.index])
-    axes.set(xlabel=f"test {label}", title=task)
-    if floor is not None:
-        _mark_floor(axes, float(floor), scores["mean"])
-    _mark_chance(rows, column, axes.axvline)
-
-
-def _mark_floor(axes: Axes, floor: float, scores: pd.Series) -> None:
-    spread = scores.max() - scores.min()
-    if scores.min() - 2 * spread <= floor <= scores.max() + 2 * spread:
-        axes.axvline(floor, color=colour(FLOOR), linestyle="--", linewidth=1, label=FLOOR)
-    else:
-        note = f"{FLOOR}: {floor:.3g}"
-        axes.annotate(
-            note, (1, 1), xycoords="axes fraction", ha="right", va="top", color=colour(FLOOR)
-        )
-
-
-def score_against_calls(table: pd.DataFrame, task: str, axes: Axes) -> None:
-    """Test score against decoder calls for each example, both as means over seeds."""
-    rows = final_rows(table[table["task"] == task])
-    column, label, _ = score_of(rows)
-    means = rows.groupby("estimator")[[column, "decoder_calls"]].mean().dropna()
-    for name, mean in means.iterrows():
-        axes.plot(
-            mean["decoder_calls"],
-            mean[column],
-            color=colour(str(name)),
-            marker=marker(str(name)),
-            linestyle="none",
-            label=name,
-        )
-    axes.set(xscale="log", xlabel="decoder calls for each example", title=task)
-    axes.set_ylabel(f"test {label}")
-
-
-def learning_curves(table: pd.DataFrame, task: str, axes: Axes) -> None:
-    """Score on validation during training, as the mean over seeds."""
-    rows = table[
-        (table["task"] == task) & (table["status"] == "ok") & (table["split"] == "validation")
-    ]
-    column, label, _ = score_of(rows)
-    for name, cells in rows.groupby("estimator"):
-        curve = cells.groupby("step")[["epoch", column]].mean()
-        axes.plot(
-            curve["epoch"],
-            curve[column],
-            color=colour(str(name)),
-            marker=marker(str(name)),
-            linestyle=linestyle(str(name)),
-            markersize=3,
-            linewidth=1,
-            label=name,
-        )
-    axes.set(xlabel="epoch", ylabel=f"validation {label}", title=task)
-    _mark_chance(rows, column, axes.axhline)
-
-
-def _mark_chance(rows: pd.DataFrame, column: str, line: Callable[..., object]) -> None:
-    chance = rows["chance"].dropna()
-    if column == "accuracy" and not chance.empty:
-        line(chance.iloc[0], color="grey", linestyle=":", linewidth=1)
+_CURVES = (learning_curves, learning_against_seconds, learning_against_calls)
+_LISTS = (final_scores, step_times)
+_COSTS = (score_against_calls, score_against_seconds)
+_REST = (support_during_training, rate_against_distortion, heat_map)
+_NAMES = [draw.__name__ for draw in (*_LISTS, *_CURVES, *_COSTS, *_REST)]
 
 
 def save_row(table: pd.DataFrame, tasks: Sequence[str], draw: Draw, folder: Path) -> Path:
     """Draw a row of axes, one for each task, into a PDF and a PNG, whose path is returned."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / draw.__name__
+    names = table.loc[table["task"].isin(tasks), "estimator"].nunique()
+    height = max(1.6, 0.6 + 0.155 * names) if draw in _LISTS else 2.5
     with mpl.rc_context(STYLE):
-        figure = _row_of_axes(table, tasks, draw)
-        for suffix in SUFFIXES:
-            figure.savefig(stem.with_suffix(suffix))
-    return stem.with_suffix(".png")
+        beside = len(tasks) == 1 and draw not in _LISTS
+        width = WIDTH * len(tasks) + 1.4 * beside
+        figure = Figure(figsize=(width, height), layout="constrained")
+        grid = figure.subplots(1, len(tasks), squeeze=False)
+        for axes, task in zip(grid[0], tasks, strict=True):
+            draw(table, task, axes)
+        handles = _legend_of(grid[0])
+        if handles and draw not in _LISTS:
+            columns = 1 if beside else min(len(handles), round(width / 1.45))
+            figure.legend(
+                [*handles.values()],
+                [*handles],
+                loc="outside right center" if beside else "outside lower center",
+                ncols=columns,
+            )
+        return _save(figure, folder / draw.__name__)
 
 
 def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
@@ -169,25 +81,100 @@ def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
 
     Where nothing is ok there is nothing to draw, and figures of an earlier time are removed.
     """
-    draws = (final_scores, learning_curves, score_against_calls)
-    for old in (folder / f"{draw.__name__}{suffix}" for draw in draws for suffix in SUFFIXES):
+    for old in (folder / f"{name}{suffix}" for name in _NAMES for suffix in SUFFIXES):
         old.unlink(missing_ok=True)
-    tasks = sorted(table.loc[table["status"] == "ok", "task"].unique())
+    final = final_rows(table)
+    tasks = sorted(final["task"].unique())
     if not tasks:
         return []
-    return [save_row(table, tasks, draw, folder) for draw in draws]
+    ends = end_rows(table)
+    with_rate = sorted(final.loc[final["rate"].notna(), "task"].unique())
+    saved = [save_row(ends, tasks, draw, folder) for draw in _LISTS]
+    saved.append(_save_heat_map(ends, folder))
+    saved += [_save_curves(table, tasks, draw, folder) for draw in _CURVES]
+    saved.append(save_row(table, tasks, support_during_training, folder))
+    saved += [save_row(ends, tasks, draw, folder) for draw in _COSTS]
+    if with_rate:
+        saved.append(save_row(ends, with_rate, rate_against_distortion, folder))
+    return saved
 
 
-def _row_of_axes(table: pd.DataFrame, tasks: Sequence[str], draw: Draw) -> Figure:
-    figure = Figure(figsize=(3.4 * len(tasks), 3.1), layout="constrained")
-    grid = figure.subplots(1, len(tasks), squeeze=False)
-    for axes, task in zip(grid[0], tasks, strict=True):
-        draw(table, task, axes)
-    if draw is not final_scores:
-        handles = {
-            label: handle
-            for axes in grid[0]
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
-    return figure
+def _save_curves(
+    table: pd.DataFrame, tasks: Sequence[str], draw: Callable[..., None], folder: Path
+) -> Path:
+    """Curves in a row of panels, or, where they are many, in a row for each family."""
+    ran = table.loc[table["status"] != "skipped", "estimator"].unique()
+    rows = families(ran)
+    if sum(map(len, rows.values())) <= CROWD or len(rows) < 2:
+        return save_row(table, tasks, draw, folder)
+    with mpl.rc_context(STYLE):
+        figure, grid, legends = _panels(len(rows), len(tasks))
+        for row, (title, family) in enumerate(rows.items()):
+            for axes, task in zip(grid[row], tasks, strict=True):
+                draw(table, task, axes, highlight=family)
+                if row > 0:
+                    axes.set_title("")
+                if row < len(rows) - 1:
+                    axes.set_xlabel("")
+            handles = _legend_of(grid[row])
+            legends[row].legend(
+                [*handles.values()], [*handles], loc="center left", title=title,
+                title_fontsize=7, alignment="left", borderaxespad=0,
+            )  # fmt: skip
+        return _save(figure, folder / draw.__name__)
+
+
+def _panels(rows: int, columns: int) -> tuple[Figure, list[list[Axes]], list[Axes]]:
+    """Panels that share the x axis of their column, and to the right of each row room for a legend.
+
+    Margins are set by hand, in inches: to find them would take as long as to draw.
+    """
+    left, right, top, bottom, gap, height = 0.7, 1.4, 0.4, 0.4, 0.12, 1.5
+    size = (WIDTH * columns + right, rows * (height + gap) - gap + top + bottom)
+    figure = Figure(figsize=size)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey="col")
+    figure.subplots_adjust(
+        left=left / size[0], right=1 - right / size[0], bottom=bottom / size[1],
+        top=1 - top / size[1], wspace=left / (WIDTH - left), hspace=gap / height,
+    )  # fmt: skip
+    legends = []
+    for row in grid:
+        place = row[-1].get_position()
+        legends.append(
+            figure.add_axes((place.x1 + 0.1 / size[0], place.y0, 1.3 / size[0], place.height))
+        )
+        legends[-1].axis("off")
+    return figure, grid.tolist(), legends
+
+
+def _save_heat_map(table: pd.DataFrame, folder: Path) -> Path:
+    names = table.loc[table["status"] != "skipped", "estimator"].nunique()
+    tasks = table.loc[table["status"] == "ok", "task"].nunique()
+    with mpl.rc_context(STYLE):
+        figure = Figure(
+            figsize=(max(WIDTH, 2.0 + 0.9 * tasks), 0.6 + 0.17 * names), layout="constrained"
+        )
+        heat_map(table, figure.subplots())
+        return _save(figure, folder / heat_map.__name__)
+
+
+def _legend_of(line: Sequence[Axes]) -> dict[str, Any]:
+    """Every estimator's handle once, the floor's last."""
+    handles = {
+        label: handle
+        for axes in line
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    order = [name for family in families(handles).values() for name in family]
+    return {name: handles[name] for name in [*order, *({FLOOR} & handles.keys())]}
+
+
+def _save(figure: Figure, stem: Path) -> Path:
+    """Lay out once, for both files: laying out takes as long as drawing."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    for suffix in SUFFIXES:
+        figure.savefig(stem.with_suffix(suffix))
+    return stem.with_suffix(".png")

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -16,6 +16,9 @@ SCHEMA_VERSION = 2
 
 CELLS = "task=*/estimator=*/[!.]*.parquet"
 """Where cells are, in the folder `cells` of a results folder."""
+
+PATIENCE = 3
+"""How often a folder is read again whose files change while it is read."""
 
 GRID = "grid.json"
 """A file of a results folder: which cells it was asked for."""
@@ -63,9 +66,20 @@ def read_cells(folder: Path) -> pa.Table:
     Raises:
         ResultsError: there are no results, or they are damaged, or of another schema.
     """
+    for _ in range(PATIENCE):
+        files = sorted((folder / "cells").glob(CELLS))
+        try:
+            return _read_once(folder, files)
+        except ResultsError:
+            if files == sorted((folder / "cells").glob(CELLS)):
+                raise  # else cells came or went meanwhile, as they do while a grid runs
+    return _read_once(folder, sorted((folder / "cells").glob(CELLS)))
+
+
+def _read_once(folder: Path, files: list[Path]) -> pa.Table:
+    """The rows of a folder that has these files of cells."""
     here = fs.LocalFileSystem()  # else pyarrow takes the path "a:b" for an address
     cells, compacted = folder / "cells", folder / "table.parquet"
-    files = sorted(cells.glob(CELLS))
     try:
         if files:
             source = ds.dataset(str(cells), filesystem=here, partitioning="hive")
@@ -122,16 +136,20 @@ def _with_column(column: str, folder: Path, else_: str) -> pd.DataFrame:
     table: pd.DataFrame = read_cells(folder).to_pandas()
     if column not in table:
         raise ResultsError(f"{folder} holds {else_}: give another folder")
+    if table.loc[table["status"] == "ok", column].isna().any():
+        raise ResultsError(f"{folder} holds training and gradients: keep them in two folders")
     return table
 
 
-def holds_gradients(folder: Path) -> bool:
-    """Whether a results folder holds measurements of gradients.
+def kind_of(folder: Path) -> Literal["training", "gradients", "search"]:
+    """What a results folder holds.
 
     Raises:
         ResultsError: there are no results, or they are damaged, or of another schema.
     """
-    return "group" in read_cells(folder).column_names
+    if (folder / TRIALS).exists():
+        return "search"
+    return "gradients" if "group" in read_cells(folder).column_names else "training"
 
 
 def flatten_hyperparameters(table: pd.DataFrame) -> pd.DataFrame:
@@ -144,6 +162,12 @@ def flatten_hyperparameters(table: pd.DataFrame) -> pd.DataFrame:
 def final_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows on the test split of the cells that are ok: one for each cell."""
     return table[(table["status"] == "ok") & (table["split"] == "test")]
+
+
+def end_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """What is compared: the rows on test of the cells that are ok, and one of each other cell."""
+    others = table[table["status"] != "ok"].drop_duplicates("key")
+    return pd.concat([final_rows(table), others])
 
 
 def untrained_rows(table: pd.DataFrame) -> pd.DataFrame:

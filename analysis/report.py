@@ -1,30 +1,130 @@
-"""The report of a results folder: summary tables and figures."""
+"""The report of a results folder: `report.md`, with tables and figures beside it."""
 
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from analysis.comparisons import (
+    best_estimators,
+    changes,
+    choose_baseline,
+    differences,
+    over_tasks,
+)
 from analysis.figures import save_figures
-from analysis.load import load_results
-from analysis.tables import markdown, summary
+from analysis.load import (
+    FLOOR,
+    ResultsError,
+    end_rows,
+    final_rows,
+    load_results,
+    outcomes,
+    read_grid,
+)
+from analysis.scores import ENDED_BADLY, score_frame, score_of
+from analysis.statistics import LEAST_SEEDS, LEAST_SEEDS_IQM, seeds_needed
+from analysis.tables import (
+    COLUMNS,
+    differences_table,
+    markdown,
+    metrics,
+    over_tasks_table,
+    seconds,
+    summary,
+    write_table,
+)
+from analysis.times import differing
+
+MOST_LISTED = 50
+"""Most failed cells that the report lists."""
 
 
-def write_report(folder: Path) -> list[Path]:
-    """Write `report.md` and `figures/` into a results folder; the paths of what was written.
+def write_report(
+    folder: Path, baseline: str | None = None, against: Path | None = None
+) -> list[Path]:
+    """Write `report.md`, `tables/` and `figures/` into a results folder; the paths of all files.
 
+    Args:
+        folder: what `--out` named.
+        baseline: the estimator that the others are compared with; see `choose_baseline`.
+        against: another folder, whose estimators these are compared with too.
     Raises:
-        ResultsError: the folder can't be read.
+        ResultsError: a folder can't be read or compared, or holds nothing of what it was asked for.
+        UnknownBaselineError: there is no such estimator in it.
     """
-    table = load_results(folder)
-    figures = save_figures(table, folder / "figures")
-    commands = [f"`{command}`" for command in table["command"].unique()]
-    parts = [f"# {folder.name}", f"Made by {', '.join(commands)}.", *notes(table)]
+    table = load_results(folder).replace([np.inf, -np.inf], np.nan)
+    if table.empty:
+        raise ResultsError(f"{folder} holds none of the cells that it was asked for yet")
+    reference = choose_baseline(table, baseline)
+    parts = [f"# {folder.name}", *overview(table, len(read_grid(folder))), *notes(table)]
+    report = _Report(folder / "tables", parts)
     for task in sorted(table["task"].unique()):
-        parts += [f"## {task}", markdown(summary(table, task), task)]
-    parts += [f"![{path.stem}](figures/{path.name})" for path in figures]
+        _add_task(report, table[table["task"] == task], task, reference)
+    if reference is not None:
+        _add_comparison_over_tasks(report, end_rows(table), reference)
+    if against is not None:
+        _add_changes(report, end_rows(table), end_rows(load_results(against)), against)
+    report.parts += _ended_badly(table)
+    figures = save_figures(table, folder / "figures")
+    if figures:
+        report.parts += [
+            "## Figures",
+            "As PDF too, in `figures/`. `docs/REPORT.md` says how to read figures and tables.",
+        ]
+    report.parts += [f"![{path.stem}](figures/{path.name})" for path in figures]
     path = folder / "report.md"
-    path.write_text("\n\n".join(parts) + "\n")
-    return [path, *figures]
+    path.write_text("\n\n".join(report.parts) + "\n")
+    return [path, *report.tables, *figures]
+
+
+@dataclass
+class _Report:
+    """The paragraphs of a report, and the tables that are written beside it."""
+
+    folder: Path
+    parts: list[str]
+    tables: list[Path] = field(default_factory=list)
+
+    def add(
+        self,
+        stem: str,
+        text: pd.DataFrame,
+        first: str,
+        numbers: pd.DataFrame,
+        bold: dict[str, Collection[str]] | None = None,
+    ) -> None:
+        """Add a table, and write it; see `write_table`."""
+        self.parts.append(markdown(text, first, bold))
+        self.tables.append(write_table(self.folder / stem, text, first, numbers, bold))
+
+
+def overview(table: pd.DataFrame, asked: int = 0) -> list[str]:
+    """How many cells there are and what became of them, and what they were made by.
+
+    Args:
+        table: of results.
+        asked: how many cells the folder was asked for, if that is known.
+    """
+    cells = table.drop_duplicates("key")
+    counts = ", ".join(f"{n} {status}" for status, n in cells["status"].value_counts().items())
+    parts = [f"**{len(cells)} cells**: {counts}."]
+    if asked > len(cells):
+        parts.append(f"{asked - len(cells)} more were asked for and are not there yet.")
+    states = cells[["commit", "dirty"]].drop_duplicates()
+    commits = [
+        f"{str(commit)[:10]}{' with changed files' if dirty else ''}"
+        for commit, dirty in states.itertuples(index=False)
+        if isinstance(commit, str)
+    ]
+    made = [
+        f"Profile {_some(cells['profile'])}, {_some(cells['dataset'])}.",
+        f"Commit {_some(pd.Series(commits))}." if commits else "",
+        f"Made by {_some('`' + cells['command'].astype(str) + '`')}.",
+    ]
+    return [" ".join(parts), " ".join(part for part in made if part)]
 
 
 def notes(table: pd.DataFrame) -> list[str]:
@@ -38,9 +138,133 @@ def notes(table: pd.DataFrame) -> list[str]:
             f"In {len(cells)} cells ({names}) a sparse mapping stopped short of its tolerance, for "
             f"up to {unsolved['unsolved'].max():.1%} of the rows of an evaluation."
         )
-    for column in ("threads", "cells_beside", "device", "machine"):
-        timed = table[table["status"] == "ok"]
-        values = sorted(timed[column].dropna().astype(str).unique())
-        if len(values) > 1:
-            found.append(f"Times can't be compared: {column} differ ({', '.join(values)}).")
+    ok = table[table["status"] == "ok"]
+    mixed = differing(ok)
+    if mixed:
+        values = "; ".join(
+            f"{name}: {', '.join(sorted(ok[name].dropna().astype(str).unique()))}" for name in mixed
+        )
+        found.append(
+            f"Not all cells ran under equal circumstances ({values}): times are compared between "
+            "equals only, in a table of seconds split by circumstances, and figures over seconds "
+            "show those of most cells."
+        )
+    for task, cells in ok.drop_duplicates("key").groupby("task"):
+        differ = [
+            name for name in ("profile", "dataset", "latent_size") if cells[name].nunique() > 1
+        ]
+        if differ:
+            found.append(f"Cells of {task} differ in {', '.join(differ)}: they can't be compared.")
+        twice = int(cells.duplicated(["estimator", "seed"]).sum())
+        if twice:
+            found.append(
+                f"{twice} cells of {task} are there again with other settings: those of one "
+                "estimator and seed count once, as their mean, in comparisons."
+            )
     return found
+
+
+def _add_task(report: _Report, rows: pd.DataFrame, task: str, baseline: str | None) -> None:
+    """A task's tables, each with what it rests on."""
+    ends = end_rows(rows)
+    header = COLUMNS[score_of(final_rows(ends)).column][0]
+    best = best_estimators(ends, task)
+    report.parts.append(f"## {task}")
+    report.add(task, summary(rows, task), task, metrics(ends, task), {header: best})
+    frame = score_frame(ends, task).drop(columns=FLOOR, errors="ignore")
+    if not frame.empty:
+        bold = (
+            f"Bold: not ruled out as the best expected {header}, at 95% for all together."
+            if best
+            else f"Nothing is bold: that takes two estimators with {LEAST_SEEDS} seeds at least."
+        )
+        report.parts.append(f"Test scores, mean ± standard error over {_seeds(frame)}. {bold}")
+    times = seconds(ends, task)
+    if not times.empty:
+        report.parts.append("Seconds of training by circumstances, with the number of cells:")
+        report.add(f"{task}_seconds", times, task, times)
+    if baseline is not None and not frame.empty:
+        _add_differences(report, ends, task, baseline)
+
+
+def _add_differences(report: _Report, ends: pd.DataFrame, task: str, baseline: str) -> None:
+    """The table of differences to the baseline, or why there is none."""
+    found = differences(ends, task, baseline)
+    if found.empty:
+        report.parts.append(f"Nothing has scores on {task} at the same seeds as `{baseline}`.")
+        return
+    shown = differences_table(found, score_of(final_rows(ends)))
+    most, needed = int(found["seeds"].max()), seeds_needed(len(found))
+    said = f"Minus `{baseline}` at the same seeds, with a 95% interval for each difference alone."
+    if most < LEAST_SEEDS:
+        said = f"Minus `{baseline}` at the same seeds; no interval below {LEAST_SEEDS} seeds."
+    if most < needed:
+        said += (
+            f" No difference is called real: of {len(found)} comparisons none can be significant "
+            f"with fewer than {needed} seeds, whatever the scores."
+        )
+        shown = shown.drop(columns=["p", "statement"])
+    report.parts.append(said)
+    numbers = found.assign(baseline=baseline)
+    report.add(f"{task}_differences", shown, f"{task} − {baseline}", numbers)
+
+
+def _add_comparison_over_tasks(report: _Report, ends: pd.DataFrame, baseline: str) -> None:
+    """The table over all tasks with what it rests on; nothing if there is none."""
+    found = over_tasks(ends, baseline)
+    if found.empty:
+        return
+    seeds, tasks = int(found["seeds"].iloc[0]), int(found["tasks"].iloc[0])
+    said = (
+        f"Estimators that ran on all {tasks} tasks, over the {seeds} seeds at which all of them "
+        "ended; 95% intervals are over seeds. Interquartile means are of scores between 0, the "
+        "worst mean on a task, and 1, the best."
+    )
+    if seeds < LEAST_SEEDS:
+        said += f" No interval below {LEAST_SEEDS} seeds."
+    elif seeds < LEAST_SEEDS_IQM:
+        said += f" Intervals of interquartile means need {LEAST_SEEDS_IQM} seeds."
+    report.parts += ["## Over all tasks", said]
+    report.add("over_tasks", over_tasks_table(found, baseline), "", found)
+
+
+def _add_changes(report: _Report, ends: pd.DataFrame, earlier: pd.DataFrame, against: Path) -> None:
+    """The tables of differences to another folder."""
+    report.parts.append(f"## Against {against}")
+    for task in sorted(set(ends["task"]) & set(earlier["task"])):
+        found = changes(ends, earlier, task)
+        if found.empty:
+            report.parts.append(f"No estimator has scores on {task} at the same seeds in both.")
+            continue
+        shown = differences_table(found, score_of(final_rows(ends[ends["task"] == task])))
+        report.parts.append(
+            "Minus the same estimator there, at the same seeds, with a 95% interval for each "
+            f"alone; a statement on {len(found)} of them takes {seeds_needed(len(found))} seeds."
+        )
+        report.add(f"{task}_changes", shown, f"{task} − {against.name}", found)
+
+
+def _ended_badly(table: pd.DataFrame) -> list[str]:
+    """The failed cells with their reasons."""
+    cells = outcomes(table)
+    bad = cells[cells["status"].isin(ENDED_BADLY)]
+    if bad.empty:
+        return []
+    listed = bad.head(MOST_LISTED).fillna("").set_index("task").astype(str)
+    more = len(bad) - len(listed)
+    left_out = [f"And {more} more."] if more > 0 else []
+    return ["## Failed and diverged", markdown(listed, "task"), *left_out]
+
+
+def _seeds(frame: pd.DataFrame) -> str:
+    """How many seeds the columns of a score frame have."""
+    counts = frame.notna().sum()
+    least, most = int(counts.min()), int(counts.max())
+    return f"{least} to {most} seeds" if least < most else f"{most} seed{'s' * (most > 1)}"
+
+
+def _some(values: pd.Series, most: int = 3) -> str:
+    """The different values, the first ones if they are many."""
+    different = sorted(values.dropna().astype(str).unique())
+    more = f" and {len(different) - most} more" if len(different) > most else ""
+    return ", ".join(different[:most]) + more

@@ -25,8 +25,9 @@ from optuna.distributions import (
     json_to_distribution,
 )
 
-from analysis.figures import STYLE, SUFFIXES, colour, linestyle, marker, save_row
+from analysis.figures import SUFFIXES, save_row
 from analysis.load import LESS_IS_BETTER, SEARCH_VERSION, TRIALS, ResultsError
+from analysis.style import STYLE, colour, linestyle, marker
 from analysis.tables import markdown
 
 

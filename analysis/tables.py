@@ -1,8 +1,16 @@
-"""Summary tables: means over seeds with their standard errors."""
+"""Tables: a row for each estimator, as frames of text, and these as Markdown, LaTeX and CSV."""
 
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 
+from analysis.comparisons import score_statistics
 from analysis.load import FLOOR, final_rows, outcomes, untrained_rows
+from analysis.scores import Score, score_of
+from analysis.times import circumstances, differing
 
 COLUMNS = {
     "accuracy": ("accuracy", ".3f"),
@@ -22,7 +30,8 @@ def summary(table: pd.DataFrame, task: str) -> pd.DataFrame:
     """Test metrics of a task: a row for each estimator, "mean ± standard error" over seeds.
 
     Cells that failed or were skipped show their status. The floors follow at the end: the
-    estimator `none`, the untrained model (on validation) and chance.
+    estimator `none`, the untrained model (on validation) and chance. Seconds are left out where
+    they can't be compared: see `seconds`.
     """
     here = table[table["task"] == task]
     final = final_rows(here)
@@ -43,9 +52,147 @@ def summary(table: pd.DataFrame, task: str) -> pd.DataFrame:
     return frame.rename(columns={name: COLUMNS[name][0] for name in present})
 
 
+def seconds(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Seconds of training with a column for each of the circumstances that cells ran under.
+
+    Empty where all ran under equal ones, and `summary` has the seconds.
+    """
+    final = final_rows(table[table["task"] == task]).dropna(subset=["train_seconds"])
+    if not differing(final):
+        return pd.DataFrame()
+    cells = final.groupby(["estimator", circumstances(final)])["train_seconds"]
+    fmt = COLUMNS["train_seconds"][1]
+    texts = cells.apply(lambda values: f"{_mean(values, fmt)} ({len(values)})")
+    return texts.unstack().fillna("").rename_axis(index=None, columns=None)
+
+
+def differences_table(found: pd.DataFrame, score: Score) -> pd.DataFrame:
+    """What `comparisons.differences` found of scores of some kind, in text, best first."""
+    found = found.sort_values("difference", ascending=not score.more_is_better, kind="stable")
+    fmt = COLUMNS[score.column][1]
+    return pd.DataFrame(
+        {
+            "seeds": found["seeds"].astype(str),
+            score.label: _intervals(found, "difference", "low", "high", f"+{fmt}"),
+            "P(better)": _intervals(
+                found, "improvement", "improvement_low", "improvement_high", ".2f"
+            ),
+            "p": found["p"].map("{:.2g}".format).where(~found["statement"].str.startswith("none")),
+            "statement": found["statement"],
+        }
+    ).fillna("")
+
+
+def over_tasks_table(found: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """What `comparisons.over_tasks` found, in text."""
+    columns = {
+        "seeds": found["seeds"].astype(str),
+        "mean rank": _intervals(found, "rank", "rank_low", "rank_high", ".1f"),
+        "interquartile mean": _intervals(found, "iqm", "iqm_low", "iqm_high", ".2f"),
+    }
+    if "improvement" in found:
+        columns[f"P(better than {baseline})"] = _intervals(
+            found, "improvement", "improvement_low", "improvement_high", ".2f"
+        )
+    return pd.DataFrame(columns, index=found.index)
+
+
+def metrics(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """What `summary` says, in numbers: means and standard errors, and statistics of the score."""
+    final = final_rows(table[table["task"] == task])
+    grouped = final.groupby("estimator")
+    wide = pd.DataFrame(
+        {
+            f"{name}_{what}": getattr(grouped[name], function)()
+            for name in COLUMNS
+            for what, function in (("mean", "mean"), ("standard_error", "sem"))
+        }
+    )
+    score = score_statistics(table, task).add_prefix("score_")
+    frame = score.join(wide, how="outer").dropna(axis="columns", how="all")
+    frame.insert(0, "score", score_of(final).column)
+    return frame.rename_axis("estimator")
+
+
+def markdown(
+    frame: pd.DataFrame, first: str, bold: dict[str, Collection[str]] | None = None
+) -> str:
+    """A frame as a Markdown table.
+
+    Args:
+        frame: of text.
+        first: heads the index.
+        bold: the rows that are bold in some columns.
+    """
+    shown = frame.astype(str).map(_on_a_line).rename(index=lambda name: _on_a_line(str(name)))
+    for column, names in (bold or {}).items():
+        if column in shown:
+            chosen = shown.index.isin([*names]) & (shown[column] != "")
+            shown.loc[chosen, column] = "**" + shown.loc[chosen, column] + "**"
+    header = [first, *shown.columns]
+    lines = [header, ["---"] * len(header)]
+    lines += [[str(cell) for cell in row] for row in shown.itertuples()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _on_a_line(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split("\n"))
+
+
+def latex(frame: pd.DataFrame, first: str, bold: dict[str, Collection[str]] | None = None) -> str:
+    """The same as a LaTeX table, which needs the package booktabs."""
+    shown = frame.reset_index(names=first)
+    strong = pd.DataFrame("", index=shown.index, columns=shown.columns)
+    for column, names in (bold or {}).items():
+        if column in strong:
+            strong.loc[shown[first].isin([*names]), column] = "textbf:--rwrap;"
+    style = shown.style.hide(axis="index").format(escape="latex")
+    style = style.format_index(escape="latex", axis="columns").apply(lambda _: strong, axis=None)
+    text = style.to_latex(hrules=True, column_format="l" + "r" * frame.shape[1])
+    signed = re.sub(r"(?<!\w)-(?=\d)", "$-$", text)
+    return signed.replace("±", "$\\pm$").replace("−", "$-$")
+
+
+def write_table(
+    stem: Path,
+    text: pd.DataFrame,
+    first: str,
+    numbers: pd.DataFrame,
+    bold: dict[str, Collection[str]] | None = None,
+) -> Path:
+    """Write a table as Markdown, LaTeX and CSV; the path of the CSV.
+
+    Args:
+        stem: the path without suffix.
+        text: for Markdown and LaTeX.
+        first, bold: see `markdown`.
+        numbers: what the text says, unrounded, for the CSV.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".md").write_text(markdown(text, first, bold) + "\n")
+    stem.with_suffix(".tex").write_text(latex(text, first, bold))
+    path = stem.with_suffix(".csv")
+    numbers.rename_axis("estimator").to_csv(path)
+    return path
+
+
+def _intervals(frame: pd.DataFrame, estimate: str, low: str, high: str, fmt: str) -> list[str]:
+    """Estimates with their intervals, where there are any."""
+    return [
+        ""
+        if np.isnan(middle)
+        else format(middle, fmt)
+        if np.isnan(least)
+        else f"{middle:{fmt}} [{least:{fmt}}, {most:{fmt}}]"
+        for middle, least, most in zip(frame[estimate], frame[low], frame[high], strict=True)
+    ]
+
+
 def _is_shown(column: pd.Series, final: pd.DataFrame, name: str) -> bool:
-    """Leave out what no cell has, and the loss where it is minus the ELBO."""
+    """Leave out what no cell has, the loss where it is minus the ELBO, and times of all kinds."""
     if name == "loss" and final["elbo"].notna().any():
+        return False
+    if name == "train_seconds" and differing(final):
         return False
     return bool(column.fillna("").ne("").any())
 
@@ -68,11 +215,3 @@ def _count(cells: pd.DataFrame) -> str:
     parts = [str(counts.get("ok", 0))] if counts.get("ok", 0) else []
     parts += [f"{n} {status}" for status, n in counts.items() if status != "ok"]
     return ", ".join(parts)
-
-
-def markdown(frame: pd.DataFrame, first: str) -> str:
-    """A frame as a Markdown table; `first` heads the index."""
-    header = [first, *frame.columns]
-    lines = [header, ["---"] * len(header)]
-    lines += [[str(cell) for cell in row] for row in frame.itertuples()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -142,25 +142,32 @@ def list_() -> int:
 
 
 @app.command
-def report(results: Path, /) -> int:
-    """Write the summary tables and figures of a results folder into it.
+def report(results: Path, /, *, baseline: str | None = None, against: Path | None = None) -> int:
+    """Write the tables and figures of a results folder into it.
 
     Parameters
     ----------
     results
         The folder that `--out` named.
+    baseline
+        The estimator that the others are compared with: dense by default, where it ran.
+    against
+        Another results folder: every estimator is compared with itself there, seed by seed.
     """
     from analysis.gradients import write_gradient_report
-    from analysis.load import TRIALS, holds_gradients
+    from analysis.load import kind_of
     from analysis.report import write_report
     from analysis.search import write_search_report
 
     with results_errors():
-        if (results / TRIALS).exists():
-            write = write_search_report
+        kind = kind_of(results)
+        if kind == "training":
+            written = write_report(results, baseline, against)
+        elif baseline or against:
+            raise UserError(f"--baseline and --against are for trainings, {results} holds {kind}")
         else:
-            write = write_gradient_report if holds_gradients(results) else write_report
-        written = write(results)
+            write = {"gradients": write_gradient_report, "search": write_search_report}[kind]
+            written = write(results)
     for path in written:
         print(path)
     return 0

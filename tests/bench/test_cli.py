@@ -114,6 +114,13 @@ def test_report_and_figures_are_there(finished: Path) -> None:
         assert (results / "figures" / f"{name}.pdf").is_file()
 
 
+def test_a_baseline_that_did_not_run_is_told_with_the_nearest(finished: Path) -> None:
+    done = bench("report", finished / "results", "--baseline", "dens")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no estimator 'dens': did you mean 'dense'? these results")
+    assert done.stderr.count("\n") == 1
+
+
 METRICS = [
     name
     for name in SCHEMA.names
@@ -393,6 +400,8 @@ def test_gradients_are_measured_and_reported(tiny: Path, tmp_path: Path) -> None
     assert "stored" in again.stdout
     assert " ok" not in again.stdout.splitlines()[-2]
     assert bench("report", out).returncode == 0
+    refused = bench("report", out, "--baseline", "sfe")
+    assert refused.stderr == "error: --baseline: gradients are compared with the exact one\n"
     wrong = bench(*arguments, "--estimators", "none")
     assert wrong.returncode == 2
     assert "holds gradients" in wrong.stderr

@@ -1,0 +1,162 @@
+"""Figures of what happens during training, as functions from a results table to axes.
+
+Every one takes the table, a task, the axes, and optionally the estimators to bring out: the others
+stay in the background, in light grey.
+"""
+
+from collections.abc import Collection
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+
+from analysis.load import FLOOR
+from analysis.scores import ENDED_BADLY, score_of
+from analysis.style import GREY, colour, entitle, linestyle, logarithmic, marker
+from analysis.times import under_equal_circumstances
+
+BACKGROUND = "#d9d9d9"
+
+WIDE = 3.0
+"""Longest time to the usual one, from which on the axis is logarithmic."""
+
+
+def learning_curves(
+    table: pd.DataFrame, task: str, axes: Axes, highlight: Collection[str] | None = None
+) -> None:
+    """Score on validation against epochs: mean over seeds, with a band of ± standard error.
+
+    Runs that failed or diverged are thin lines that end in a cross.
+    """
+    _score_curves(_validation(table, task), "epoch", axes, highlight)
+    axes.set(xlabel="epoch", title=task)
+
+
+def learning_against_seconds(
+    table: pd.DataFrame, task: str, axes: Axes, highlight: Collection[str] | None = None
+) -> None:
+    """The same against seconds of training, of cells that ran under equal circumstances.
+
+    From the first evaluation after the start, on a logarithmic axis where times differ much.
+    """
+    rows = _validation(table, task)
+    rows, note = under_equal_circumstances(rows[rows["train_seconds"] > 0])
+    _score_curves(rows, "train_seconds", axes, highlight)
+    ends = rows.groupby("estimator")["train_seconds"].max()
+    if len(ends) and ends.max() > WIDE * ends.median():
+        logarithmic(axes.xaxis)
+    axes.set_xlabel("seconds of training")
+    entitle(axes, task, note)
+
+
+def learning_against_calls(
+    table: pd.DataFrame, task: str, axes: Axes, highlight: Collection[str] | None = None
+) -> None:
+    """The same against decoder calls for the latent variable, from the first on."""
+    rows = _validation(table, task)
+    rows = rows[rows["decoder_calls_total"] > 0]
+    _score_curves(rows, "decoder_calls_total", axes, highlight)
+    logarithmic(axes.xaxis)
+    axes.set(xlabel="decoder calls in training", title=task)
+
+
+def support_during_training(
+    table: pd.DataFrame, task: str, axes: Axes, highlight: Collection[str] | None = None
+) -> None:
+    """Assignments with positive probability on validation: mean over seeds, 10% to 90% as a band.
+
+    Estimators whose support stays the same within a tenth share one grey line.
+    """
+    rows = _ok(_validation(table, task)).dropna(subset=["support_mean"])
+    full = rows.groupby("estimator")["support_mean"].agg(["min", "max"])
+    fixed = full[full["min"] > 0.9 * full["max"]]
+    for size in sorted(fixed["max"].round().unique()):
+        axes.axhline(size, color=GREY, linewidth=1)
+        note = f"all others: {size:g}" if len(fixed) < len(full) else f"all: {size:g}"
+        axes.annotate(
+            note, (1, size), xycoords=axes.get_yaxis_transform(), xytext=(0, -2), ha="right",
+            va="top", textcoords="offset points", fontsize=7, color="0.35",
+        )  # fmt: skip
+    varying = rows[~rows["estimator"].isin(fixed.index)]
+    for name, cells in _shown(varying, highlight):
+        curve = cells.groupby("step")[["epoch", "support_mean"]].mean()
+        low, high = (cells.groupby("step")["support_mean"].quantile(q) for q in (0.1, 0.9))
+        _line(axes, name, curve["epoch"], curve["support_mean"], low, high)
+    if not rows.empty and rows["support_mean"].max() > 8 * max(rows["support_mean"].min(), 1e-9):
+        logarithmic(axes.yaxis)
+    axes.set(xlabel="epoch", ylabel="support (assignments)", title=task)
+
+
+def _validation(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    return table[(table["task"] == task) & (table["split"] == "validation")]
+
+
+def _ok(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["status"] == "ok"]
+
+
+def _score_curves(
+    rows: pd.DataFrame, across: str, axes: Axes, highlight: Collection[str] | None
+) -> None:
+    column, label, _ = score_of(_ok(rows))
+    ok = _ok(rows)[np.isfinite(_ok(rows)[column])]
+    grouped = ok.groupby(["estimator", "step"])
+    means = grouped[[across, column]].mean().assign(error=grouped[column].sem())
+    means["error"] = means["error"].fillna(0.0)
+    if highlight is not None:
+        names = means.index.unique("estimator")
+        behind = [name for name in names if name not in {*highlight, FLOOR}]
+        lines = [means.loc[name][[across, column]].to_numpy() for name in behind]
+        axes.add_collection(LineCollection(lines, color=BACKGROUND, linewidth=0.7, zorder=1))
+    for name, _ in _shown(ok, highlight):
+        curve = means.loc[[name]]
+        low, high = curve[column] - curve["error"], curve[column] + curve["error"]
+        _line(axes, name, curve[across], curve[column], low, high)
+    for name, cells in _shown(rows[rows["status"].isin(ENDED_BADLY)], highlight):
+        for _, cell in cells.dropna(subset=[column]).groupby("key"):
+            axes.plot(cell[across], cell[column], color=colour(name), linewidth=0.6, linestyle=":")
+            axes.plot(
+                cell[across].iloc[-1:], cell[column].iloc[-1:], color=colour(name), marker="x",
+                markersize=6, zorder=4,
+            )  # fmt: skip
+    axes.set_ylabel(f"validation {label}")
+    _leave_out_the_start(axes, means[column])
+    chance = ok["chance"].dropna()
+    if column == "accuracy" and not chance.empty:
+        axes.axhline(chance.iloc[0], color=GREY, linestyle=":", linewidth=1)
+
+
+def _shown(rows: pd.DataFrame, highlight: Collection[str] | None) -> list[tuple[str, pd.DataFrame]]:
+    groups = [(str(name), cells) for name, cells in rows.groupby("estimator")]
+    return [
+        (name, cells)
+        for name, cells in groups
+        if highlight is None or name in highlight or name == FLOOR
+    ]
+
+
+def _line(
+    axes: Axes, name: str, x: pd.Series, y: pd.Series, low: pd.Series, high: pd.Series
+) -> None:
+    """A curve with its band and some markers."""
+    axes.fill_between(x, low, high, color=colour(name), alpha=0.18, linewidth=0, zorder=2)
+    axes.plot(
+        x, y, color=colour(name), linestyle=linestyle(name), marker=marker(name), markersize=3,
+        markevery=max(1, len(x) // 6), label=name, zorder=3,
+    )  # fmt: skip
+
+
+def _leave_out_the_start(axes: Axes, means: pd.Series) -> None:
+    """Scale to what follows the first tenth of the points, and to no floor that is far away."""
+    late = means[
+        means.groupby("estimator").cumcount() >= means.groupby("estimator").transform("size") / 10
+    ]
+    late = late[np.isfinite(late)]
+    others = late.drop(FLOOR, level="estimator", errors="ignore")
+    late = others if len(others) else late
+    if late.empty:
+        return
+    low, high = late.min(), late.max()
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
+    axes.set_ylim(low - margin, high + margin)

@@ -1,0 +1,248 @@
+"""Figures of what training led to and what it cost, as functions from a results table to axes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from scipy import stats
+
+from analysis.load import FLOOR, final_rows
+from analysis.scores import ended_badly, normalised, score_frame, score_of
+from analysis.statistics import mean_interval
+from analysis.style import GREY, colour, entitle, logarithmic, marker, ordered
+from analysis.tables import COLUMNS
+from analysis.times import under_equal_circumstances
+
+REACH = 6.0
+"""Means further from their median than this many times the median distance are off the scale."""
+
+
+def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
+    """Test score of every estimator, best on top: mean, 95% t interval, and every seed as a dot.
+
+    The floor is a dashed line, chance a dotted one; how many cells failed, diverged or gave no
+    score stands beside the name. A mean far from the others is an arrow at the edge.
+    """
+    frame = score_frame(table, task)
+    column, label, more_is_better = score_of(final_rows(table[table["task"] == task]))
+    bad = ended_badly(table, task).drop(FLOOR, errors="ignore")
+    bad = bad[bad > 0]
+    means = frame.mean().drop(FLOOR, errors="ignore").sort_values(ascending=more_is_better)
+    names = [*sorted(set(bad.index) - set(means.index), reverse=True), *map(str, means.index)]
+    left, right = _limits(frame.drop(columns=FLOOR, errors="ignore"))
+    if column == "accuracy":  # a t interval of few seeds may reach beyond all shares there are
+        left, right = max(left, -0.02), min(right, 1.02)
+    for height, name in enumerate(names):
+        if name in means:
+            _final_score(axes, frame[name].dropna(), height, name, (left, right))
+    labels = [f"{name} ({bad[name]} ✕)" if name in bad else name for name in names]
+    axes.set_yticks(range(len(names)), labels)
+    axes.set(xlabel=f"test {label}", ylim=(-0.7, len(names) - 0.3), xlim=(left, right))
+    floor = frame[FLOOR].mean() if FLOOR in frame else np.nan
+    entitle(axes, task, _mark_floor(axes.axvline, floor, (left, right)))
+    chance = table.loc[table["task"] == task, "chance"].dropna()
+    if column == "accuracy" and not chance.empty and left <= chance.iloc[0] <= right:
+        axes.axvline(chance.iloc[0], color=GREY, linestyle=":", linewidth=1)
+
+
+def score_against_calls(table: pd.DataFrame, task: str, axes: Axes) -> None:
+    """Test score against decoder calls for each example, as means with the Pareto front.
+
+    The estimators on the front are filled: no other scores as well for as few calls.
+    """
+    rows = final_rows(table[table["task"] == task])
+    _score_against(rows, "decoder_calls", task, axes)
+    axes.set_xlabel("decoder calls for each example")
+
+
+def score_against_seconds(table: pd.DataFrame, task: str, axes: Axes) -> None:
+    """The same against seconds of training, of cells that ran under equal circumstances."""
+    rows, note = under_equal_circumstances(final_rows(table[table["task"] == task]))
+    _score_against(rows, "train_seconds", task, axes, note)
+    axes.set_xlabel("seconds of training")
+
+
+def rate_against_distortion(table: pd.DataFrame, task: str, axes: Axes) -> None:
+    """Rate and distortion on test, as means ± standard error; grey lines have equal ELBO."""
+    rows = final_rows(table[table["task"] == task]).dropna(subset=["rate", "distortion"])
+    groups = {str(name): own for name, own in rows.groupby("estimator")}
+    for name in ordered(groups):
+        rate, distortion = groups[name]["rate"], groups[name]["distortion"]
+        axes.errorbar(
+            rate.mean(), distortion.mean(), xerr=_error(rate), yerr=_error(distortion),
+            color=colour(name), marker=marker(name), elinewidth=0.7, linestyle="none", label=name,
+        )  # fmt: skip
+    axes.autoscale_view()
+    limits = axes.get_xlim(), axes.get_ylim()
+    corners = np.linspace(sum(low for low, _ in limits), sum(high for _, high in limits), 8)
+    for total in corners[1:-1]:
+        axes.axline((0, total), slope=-1, color="#e3e3e3", linewidth=0.7, zorder=0)
+    axes.set(xlim=limits[0], ylim=limits[1])
+    axes.set(xlabel="rate (nats)", ylabel="distortion (nats)")
+    note = ""
+    if FLOOR in groups:
+        floor = groups[FLOOR]
+        note = f"{FLOOR}: {floor['rate'].mean():.2f}, {floor['distortion'].mean():.1f}"
+    entitle(axes, task, note)
+
+
+def step_times(table: pd.DataFrame, task: str, axes: Axes) -> None:
+    """Milliseconds of a training step, fastest on top: mean over seeds, and every seed as a dot.
+
+    Of cells that ran under equal circumstances, evaluation left out, a warm start included.
+    """
+    rows, note = under_equal_circumstances(final_rows(table[table["task"] == task]))
+    rows = rows[(rows["step"] > 0) & (rows["train_seconds"] > 0)]
+    times = 1e3 * rows["train_seconds"] / rows["step"]
+    means = times.groupby(rows["estimator"]).mean().sort_values(ascending=False)
+    for height, name in enumerate(map(str, means.index)):
+        own = times[rows["estimator"] == name]
+        axes.plot(own, [height] * len(own), ".", color=colour(name), markersize=3, alpha=0.5)
+        axes.plot(means[name], height, color=colour(name), marker=marker(name))
+    axes.set_yticks(range(len(means)), list(map(str, means.index)))
+    axes.set(xlabel="milliseconds a step", ylim=(-0.7, len(means) - 0.3))
+    if len(means) and means.max() > 5 * means.min():
+        logarithmic(axes.xaxis)
+    entitle(axes, task, note)
+
+
+def heat_map(table: pd.DataFrame, axes: Axes) -> None:
+    """Mean test score of each estimator on each task; colours are normalised within a task.
+
+    0 is the worst mean of the task, the floor included, 1 the best. Hatched: no run ended well.
+    A cross marks a mean from which runs that failed or diverged are missing.
+    """
+    tasks = sorted(table.loc[table["status"] == "ok", "task"].unique())
+    frames = {task: score_frame(table, task) for task in tasks}
+    scores = {task: score_of(final_rows(table[table["task"] == task])) for task in tasks}
+    bad = {task: ended_badly(table, task) for task in tasks}
+    ran = table.loc[table["status"] != "skipped", "estimator"].unique()
+    names = [*ordered(ran), *([FLOOR] if FLOOR in ran else [])]
+    shade = pd.DataFrame(
+        {task: normalised(frames[task], scores[task].more_is_better).mean() for task in tasks}
+    ).reindex(names)
+    text = pd.DataFrame(
+        {
+            task: _cell_texts(
+                frames[task].mean(), bad[task], COLUMNS[scores[task].column][1], names
+            )
+            for task in tasks
+        },
+        index=names,
+    )
+    axes.fill_between(
+        [0, len(tasks)], 0, len(names), facecolor="#f4f4f4", edgecolor="#c8c8c8", hatch="////",
+        linewidth=0,
+    )  # fmt: skip
+    sns.heatmap(
+        shade, annot=text, fmt="", cmap="cividis", vmin=0, vmax=1, linewidths=0.5,
+        annot_kws={"fontsize": 7}, mask=shade.isna(), ax=axes,
+        cbar_kws={"ticks": [0, 1], "format": {0: "worst", 1: "best"}.get, "shrink": 0.7},
+    )  # fmt: skip
+    for row, column in zip(*np.nonzero(shade.isna().to_numpy()), strict=True):
+        axes.text(
+            column + 0.5, row + 0.5, text.iloc[row, column], ha="center", va="center", fontsize=7
+        )
+    heads = [f"{task}\n{scores[task].label}" for task in tasks]
+    axes.set_xticks(np.arange(len(tasks)) + 0.5, heads, rotation=0)
+    axes.set(xlabel="", ylabel="")
+    axes.tick_params(length=0)
+
+
+def _cell_texts(means: pd.Series, bad: pd.Series, fmt: str, names: list[str]) -> list[str]:
+    """Means as far as there are any, with how many runs are missing from them."""
+    scores = [format(means[name], fmt) if name in means else "" for name in names]
+    missing = [f" {bad[name]} ✕" if bad.get(name, 0) else "" for name in names]
+    return [score + lost for score, lost in zip(scores, missing, strict=True)]
+
+
+def _final_score(
+    axes: Axes, seeds: pd.Series, height: int, name: str, limits: tuple[float, float]
+) -> None:
+    mean, low, high = mean_interval(seeds.to_numpy(float))
+    if not limits[0] <= mean <= limits[1]:
+        right = mean > limits[1]
+        axes.plot(
+            limits[int(right)],
+            height,
+            marker=">" if right else "<",
+            color=colour(name),
+            clip_on=False,
+        )
+        axes.annotate(
+            f"{mean:.3g}", (limits[int(right)], height), xytext=(-5 if right else 5, 0),
+            textcoords="offset points", ha="right" if right else "left", va="center", fontsize=7,
+        )  # fmt: skip
+        return
+    axes.plot([low, high], [height, height], color=colour(name), linewidth=0.9)
+    axes.plot(seeds, [height] * len(seeds), ".", color=colour(name), markersize=4, alpha=0.5)
+    axes.plot(mean, height, color=colour(name), marker=marker(name), markersize=4.5)
+
+
+def _limits(frame: pd.DataFrame) -> tuple[float, float]:
+    """What to show of scores and their intervals: all, unless some are far from the others."""
+    if frame.empty:
+        return 0.0, 1.0
+    parts = [mean_interval(frame[name].dropna().to_numpy(float)) for name in frame]
+    mean, low, high = (
+        pd.Series(list(map(float, part)), frame.columns) for part in zip(*parts, strict=True)
+    )
+    middle = mean.median()
+    reach = REACH * max((mean - middle).abs().median(), 0.01 * abs(middle), 1e-9)
+    near = (mean - middle).abs() <= reach
+    left = np.nanmin([frame.loc[:, near].min().min(), low[near].min()])
+    right = np.nanmax([frame.loc[:, near].max().max(), high[near].max()])
+    left, right = max(left, middle - 1.5 * reach), min(right, middle + 1.5 * reach)
+    margin = 0.04 * (right - left) or 0.04 * abs(right) or 0.04
+    return float(left - margin), float(right + margin)
+
+
+def _score_against(rows: pd.DataFrame, cost: str, task: str, axes: Axes, note: str = "") -> None:
+    column, label, more_is_better = score_of(rows)
+    rows = rows[np.isfinite(rows[column])]
+    floor = rows.loc[rows["estimator"] == FLOOR, column].mean()
+    rows = rows[(rows["estimator"] != FLOOR) & (rows[cost] > 0)]
+    means = rows.groupby("estimator")[[cost, column]].mean()
+    front = pareto_front(means[cost], means[column] * (1 if more_is_better else -1))
+    groups = {str(name): own for name, own in rows.groupby("estimator")}
+    for name in ordered(groups):
+        own, on_front = groups[name], name in front
+        axes.errorbar(
+            own[cost].mean(), own[column].mean(), yerr=_error(own[column]), color=colour(name),
+            marker=marker(name), markerfacecolor=colour(name) if on_front else "white",
+            elinewidth=0.7, linestyle="none", label=name, zorder=3 if on_front else 2,
+        )  # fmt: skip
+    best = means.loc[front].sort_values(cost)
+    axes.step(best[cost], best[column], where="post", color=GREY, linewidth=0.9, zorder=1)
+    logarithmic(axes.xaxis)
+    axes.set_ylabel(f"test {label}")
+    axes.margins(y=0.08)
+    axes.autoscale_view()
+    entitle(axes, task, note, _mark_floor(axes.axhline, floor, axes.get_ylim()))
+
+
+def pareto_front(cost: pd.Series, gain: pd.Series) -> list[str]:
+    """The names that no other beats in one of the two without losing in the other."""
+    return [
+        str(name)
+        for name in cost.index
+        if not (
+            (cost <= cost[name])
+            & (gain >= gain[name])
+            & ((cost < cost[name]) | (gain > gain[name]))
+        ).any()
+    ]
+
+
+def _error(values: pd.Series) -> float:
+    """Standard error, 0 where there is none."""
+    return float(stats.sem(values)) if len(values) > 1 else 0.0
+
+
+def _mark_floor(line: Callable[..., object], floor: float, limits: tuple[float, float]) -> str:
+    """A dashed line, or, where the floor lies too far off, a note to give in its place."""
+    if limits[0] <= floor <= limits[1]:
+        line(floor, color=GREY, linestyle="--", linewidth=1, label=FLOOR, zorder=0)
+    return "" if np.isnan(floor) or limits[0] <= floor <= limits[1] else f"{FLOOR}: {floor:.3g}"

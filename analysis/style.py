@@ -1,0 +1,127 @@
+"""How figures look: a fixed colour, marker and line for each estimator, whatever the subset."""
+
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import LogLocator, NullLocator
+
+from analysis.load import FLOOR
+
+FAMILIES: dict[str, dict[str, str]] = {
+    "score function, one call": {
+        "sfe": "#08306b",
+        "sfe-ma": "#2171b5",
+        "sfe-learned": "#5aa2d4",
+        "nvil": "#9cc4e4",
+    },
+    "score function, more calls": {
+        "sfe-selfcritic": "#00441b",
+        "sfe-second-sample": "#238b45",
+        "rloo": "#5fb06f",
+        "sum-and-sample": "#9fd39a",
+    },
+    "relaxations": {"gumbel": "#a63603", "st-gumbel": "#f28e2b"},
+    "sums over a support": {
+        "dense": "#000000",
+        "sparsemax": "#7a0177",
+        "topk-sparsemax": "#b8308f",
+        "sparsemap": "#e0679f",
+        "sparsemap-budget": "#eea3b5",
+    },
+}
+"""Estimators that belong together share a hue, dark to light, and stand in one row of panels."""
+
+OTHERS = "other estimators"
+"""The family of estimators of other packages."""
+
+GREY = "#8c8c8c"
+"""Of the floor, of chance, and of what stands in the background."""
+
+_OTHER_COLOURS = ("#b8860b", "#00838f", "#6d4c41", "#c62828", "#5e35b1")
+_MARKERS: tuple[Any, ...] = (
+    "o", "s", "D", "^", "v", "<", ">", "P", "X", "p",
+    "d", "*", (4, 1, 0), (3, 1, 0), (3, 1, 180),
+)  # fmt: skip
+_LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+_COLOURS = {name: hue for family in FAMILIES.values() for name, hue in family.items()}
+_PLACES = {name: place for family in FAMILIES.values() for place, name in enumerate(family)}
+_KNOWN = [*_COLOURS]
+
+STYLE: dict[Any, Any] = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "axes.linewidth": 0.7,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 4,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,  # publishers refuse type 3
+}
+
+
+def colour(estimator: str) -> str:
+    """The estimator's colour, the same in every figure and for every subset."""
+    if estimator == FLOOR:
+        return GREY
+    return _COLOURS.get(estimator, _OTHER_COLOURS[_hash(estimator) % len(_OTHER_COLOURS)])
+
+
+def marker(estimator: str) -> Any:
+    """The estimator's marker, which tells all the known ones apart."""
+    if estimator == FLOOR:
+        return "."
+    place = _KNOWN.index(estimator) if estimator in _COLOURS else _hash(estimator)
+    return _MARKERS[place % len(_MARKERS)]
+
+
+def linestyle(estimator: str) -> Any:
+    """The estimator's line, which tells those of a family apart in greyscale."""
+    return "-" if estimator == FLOOR else _LINES[_PLACES.get(estimator, _hash(estimator) % 4)]
+
+
+def entitle(axes: Axes, task: str, *notes: str) -> None:
+    """Head axes with the task, and under it what has to be said of them."""
+    said = "; ".join(note for note in notes if note)
+    axes.set_title(f"{task}\n{said}" if said else task, fontsize=8 if said else 9)
+
+
+def logarithmic(axis: Axis) -> None:
+    """A logarithmic axis with few and plain numbers, also where it spans less than a decade."""
+    if not np.isfinite(axis.get_minpos()):
+        return  # nothing to scale to
+    axes = axis.axes
+    (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
+    axis.set_major_formatter(
+        lambda value, _: f"{value:.0e}".replace("e+0", "e") if value >= 1e4 else f"{value:g}"
+    )
+    axis.set_minor_locator(NullLocator())
+
+
+def families(estimators: Iterable[str]) -> dict[str, list[str]]:
+    """The estimators by family, each in the order of its shades; the floor belongs to none."""
+    names = set(estimators) - {FLOOR}
+    parts = {
+        title: [name for name in family if name in names] for title, family in FAMILIES.items()
+    }
+    parts[OTHERS] = sorted(names - set(_KNOWN))
+    return {title: part for title, part in parts.items() if part}
+
+
+def ordered(estimators: Iterable[str]) -> list[str]:
+    """The estimators in the order of their families."""
+    return [name for part in families(estimators).values() for name in part]
+
+
+def _hash(name: str) -> int:
+    return zlib.crc32(name.encode())

@@ -1,0 +1,40 @@
+"""Times, which can be compared only between cells that ran under equal circumstances."""
+
+import pandas as pd
+
+CIRCUMSTANCES = {
+    "threads": "{} threads",
+    "cells_beside": "{} cells beside",
+    "device": "{}",
+    "machine": "{}",
+}
+"""Columns that must be equal, and how each is said."""
+
+
+def differing(rows: pd.DataFrame) -> list[str]:
+    """The circumstances in which rows differ."""
+    return [name for name in CIRCUMSTANCES if rows[name].nunique(dropna=False) > 1]
+
+
+def circumstances(rows: pd.DataFrame) -> pd.Series:
+    """The circumstances of each row in words, as far as the rows differ in them; else empty."""
+    said = pd.Series("", index=rows.index)
+    for name in differing(rows):
+        word = rows[name].map(lambda value, name=name: CIRCUMSTANCES[name].format(value))
+        said = said.where(said == "", said + ", ") + word
+    return said
+
+
+def under_equal_circumstances(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The rows of the circumstances that most estimators, then most cells, ran under.
+
+    Returns:
+        the rows, and what has to be said of the others: empty if there are none.
+    """
+    said = circumstances(rows)
+    if said.nunique() < 2:
+        return rows, ""
+    groups = rows.groupby(said)[["estimator", "key"]].nunique()
+    chosen = groups.sort_values(["estimator", "key"], kind="stable").index[-1]
+    cells = rows["key"].nunique()
+    return rows[said == chosen], f"{groups.loc[chosen, 'key']} of {cells} cells: {chosen}"

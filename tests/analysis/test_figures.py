@@ -1,0 +1,236 @@
+"""Figures: what is drawn, read back from the axes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from analysis import figures
+from analysis.figures import (
+    colour,
+    final_scores,
+    heat_map,
+    learning_against_calls,
+    learning_against_seconds,
+    learning_curves,
+    linestyle,
+    marker,
+    rate_against_distortion,
+    save_figures,
+    score_against_calls,
+    score_against_seconds,
+    step_times,
+    support_during_training,
+)
+from analysis.points import pareto_front
+from analysis.style import FAMILIES, families, ordered
+from tests.analysis.synthetic import cell, grid, table_of
+
+KNOWN = [name for family in FAMILIES.values() for name in family]
+
+DRAWS = [
+    final_scores, learning_against_calls, learning_against_seconds, learning_curves,
+    score_against_calls, score_against_seconds, step_times, support_during_training,
+]  # fmt: skip
+
+
+@pytest.fixture
+def axes() -> Axes:
+    return Figure().subplots()
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return grid(["game", "bitvector"], ["sfe", "sparsemax", "dense", "none"], 4)
+
+
+def curves(axes: Axes) -> dict[str, np.ndarray]:
+    return {str(line.get_label()): np.asarray(line.get_ydata()) for line in axes.lines}
+
+
+def names(axes: Axes) -> list[str]:
+    return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def test_all_known_estimators_have_a_colour_and_a_marker_of_their_own() -> None:
+    assert len({colour(name) for name in KNOWN}) == len(KNOWN)
+    assert len({marker(name) for name in KNOWN}) == len(KNOWN)
+    assert colour("of another package") == colour("of another package")
+
+
+def test_a_family_can_be_told_apart_in_greyscale() -> None:
+    for family in FAMILIES.values():
+        grey = [float(np.dot([0.299, 0.587, 0.114], to_rgb(colour(name)))) for name in family]
+        assert np.diff(grey).min() > 0.05
+        assert len({linestyle(name) for name in family}) == len(family)
+
+
+def test_every_registered_estimator_belongs_to_a_family() -> None:
+    from estimators.registry import all_estimators
+
+    assert set(all_estimators()) - {"none"} == set(KNOWN)
+    assert families(["dense", "theirs", "none"])["other estimators"] == ["theirs"]
+    assert ordered(["theirs", "dense", "sfe", "none"]) == ["sfe", "dense", "theirs"]
+
+
+def test_final_scores_show_the_best_on_top_with_what_failed_below(
+    table: pd.DataFrame, axes: Axes
+) -> None:
+    lost = [
+        cell("game", "dense", 4, 0.1, status="diverged"),
+        cell("game", "x", 0, 0, status="failed"),
+    ]
+    final_scores(pd.concat([table, table_of(lost)]), "game", axes)
+    assert names(axes) == ["x (1 ✕)", "sfe", "sparsemax", "dense (1 ✕)"]
+    final_scores(table, "bitvector", other := Figure().subplots())
+    assert names(other)[-1] == "sfe"
+
+
+def test_final_scores_draw_the_t_interval(table: pd.DataFrame, axes: Axes) -> None:
+    final_scores(table, "game", axes)
+    final = table[(table["split"] == "test") & (table["task"] == "game")]
+    own = final.loc[final["estimator"] == "sfe", "accuracy"]
+    low, high = axes.lines[0].get_xdata()
+    assert (low + high) / 2 == pytest.approx(own.mean())
+    assert (high - low) / 2 == pytest.approx(3.182446 * own.std() / 2)
+
+
+def test_a_score_far_from_all_others_does_not_hide_their_differences(
+    table: pd.DataFrame, axes: Axes
+) -> None:
+    awful = table_of(cell("bitvector", "nvil", seed, 1e6) for seed in range(4))
+    final_scores(pd.concat([table, awful]), "bitvector", axes)
+    assert axes.get_xlim()[1] < 2
+    assert "1e+06" in [text.get_text() for text in axes.texts]
+
+
+def test_learning_curves_show_the_mean_over_seeds(axes: Axes) -> None:
+    table = table_of([cell("game", "sfe", 0, 0.4), cell("game", "sfe", 1, 0.6)])
+    learning_curves(table, "game", axes)
+    assert curves(axes)["sfe"] == pytest.approx([0.1, 0.3, 0.5])
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(0.5 + 0.1)  # one standard error of 0.4 and 0.6
+
+
+def test_curves_are_drawn_across_epochs_calls_and_seconds(axes: Axes, table: pd.DataFrame) -> None:
+    for draw, x in (
+        (learning_curves, [0, 1, 2]),
+        (learning_against_calls, [2000, 4000]),
+        (learning_against_seconds, [3, 6]),
+    ):
+        own = Figure().subplots()
+        draw(table, "game", own)
+        (line,) = (line for line in own.lines if line.get_label() == "sfe")
+        assert list(line.get_xdata()) == pytest.approx(x)
+
+
+def test_a_run_that_diverged_is_drawn_to_its_end(axes: Axes) -> None:
+    lost = cell("game", "sfe", 1, 0.4, status="diverged")[:2]
+    learning_curves(table_of([cell("game", "sfe", 0, 0.4), lost]), "game", axes)
+    (cross,) = (line for line in axes.lines if line.get_marker() == "x")
+    assert (cross.get_xdata()[0], cross.get_ydata()[0]) == pytest.approx((1, 0.24))
+    assert curves(axes)["sfe"] == pytest.approx([0.08, 0.24, 0.4])
+
+
+def test_what_is_not_highlighted_stays_behind(table: pd.DataFrame, axes: Axes) -> None:
+    learning_curves(table, "game", axes, highlight=["sfe"])
+    assert {"sfe", "none"} <= set(curves(axes))
+    assert not {"dense", "sparsemax"} & set(curves(axes))
+    assert len(axes.collections[0].get_segments()) == 2
+
+
+def test_support_that_never_changes_is_one_line(table: pd.DataFrame, axes: Axes) -> None:
+    support_during_training(table, "game", axes)
+    drawn = curves(axes)
+    assert drawn["sparsemax"] == pytest.approx([7.4, 6.2, 5.0])
+    assert not {"sfe", "dense"} & set(drawn)
+    assert [text.get_text() for text in axes.texts] == ["all others: 8"]
+
+
+def test_the_pareto_front_is_what_nothing_beats() -> None:
+    cost = pd.Series({"cheap": 1.0, "twin": 1.0, "good": 4.0, "dear": 9.0, "best": 10.0})
+    gain = pd.Series({"cheap": 0.5, "twin": 0.5, "good": 0.8, "dear": 0.7, "best": 0.9})
+    assert pareto_front(cost, gain) == ["cheap", "twin", "good", "best"]
+
+
+def test_the_front_takes_less_for_better_where_the_score_is_a_cost(axes: Axes) -> None:
+    cells = [("dense", 64, 2.0), ("rloo", 4, 2.1), ("sfe", 1, 3.0), ("nvil", 5, 2.5)]
+    table = table_of(cell("bitvector", name, 0, bits, calls) for name, calls, bits in cells)
+    score_against_calls(table, "bitvector", axes)
+    filled = {
+        str(bar.get_label())
+        for bar in axes.containers
+        if bar.lines[0].get_markerfacecolor() != "white"
+    }
+    assert filled == {"dense", "rloo", "sfe"}
+
+
+def test_rate_and_distortion_are_means(axes: Axes) -> None:
+    table = table_of(cell("bitvector", "sfe", seed, rate) for seed, rate in enumerate([1.0, 3.0]))
+    rate_against_distortion(table, "bitvector", axes)
+    (bar,) = axes.containers
+    assert (bar.lines[0].get_xdata()[0], bar.lines[0].get_ydata()[0]) == (2.0, 12.0)
+
+
+def test_step_times_are_of_cells_under_equal_circumstances(axes: Axes) -> None:
+    """Two of three ran alone; the other had company and was slower, and is another estimator's."""
+    cells = [
+        cell("game", "sfe", 0, 0.4),
+        cell("game", "dense", 0, 0.4),
+        cell("game", "sfe", 1, 0.4),
+    ]
+    for row in cells[2]:
+        row |= {"cells_beside": 3, "train_seconds": 100.0}
+    step_times(table_of(cells), "game", axes)
+    means = [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() != "."]
+    assert means == pytest.approx([300.0, 300.0])
+    assert "2 of 3 cells: 1 cells beside" in axes.get_title()
+    score_against_seconds(table_of(cells), "game", other := Figure().subplots())
+    assert "2 of 3 cells" in other.get_title()
+
+
+def test_the_heat_map_has_every_mean_and_what_is_missing(axes: Axes, table: pd.DataFrame) -> None:
+    lost = [cell("game", "sfe", 4, 0, status="failed"), cell("game", "x", 0, 0, status="failed")]
+    heat_map(pd.concat([table, table_of(lost)]), axes)
+    assert names(axes) == ["sfe", "dense", "sparsemax", "x", "none"]
+    final = table[(table["split"] == "test") & (table["estimator"] == "sfe")]
+    texts = [text.get_text() for text in axes.texts]
+    assert f"{final['nll'].mean():.3f}" in texts
+    assert f"{final['accuracy'].mean():.3f} 1 ✕" in texts
+    assert " 1 ✕" in texts
+    shades = axes.collections[-1].get_array().compressed()
+    assert (shades.min(), shades.max()) == pytest.approx((0, 1))
+
+
+@pytest.mark.parametrize("draw", DRAWS, ids=lambda draw: draw.__name__)
+@pytest.mark.parametrize("spoilt", ["one seed", "no scores", "failed", "unknown", "infinite"])
+def test_whatever_is_there_can_be_drawn(draw: figures.Draw, spoilt: str, axes: Axes) -> None:
+    seeds = 1 if spoilt == "one seed" else 3
+    estimator = "theirs" if spoilt == "unknown" else "sfe"
+    score = {"no scores": np.nan, "infinite": np.inf}.get(spoilt, 0.5)
+    status = "failed" if spoilt == "failed" else "ok"
+    draw(
+        table_of(cell("game", estimator, s, score, status=status) for s in range(seeds)),
+        "game",
+        axes,
+    )
+    axes.figure.draw_without_rendering()
+
+
+def test_many_estimators_are_drawn_in_a_row_of_panels_for_each_family(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, stem: drawn.append(figure) or stem)
+    table = grid(["game"], [*KNOWN, "theirs", "none"], 1)
+    paths = save_figures(table, tmp_path)
+    panels = dict(zip([path.name for path in paths], drawn, strict=True))["learning_curves"]
+    titles = [a.get_legend().get_title().get_text() for a in panels.axes if a.get_legend()]
+    assert titles == [*FAMILIES, "other estimators"]
+    few = save_figures(table[table["estimator"].isin(["sfe", "dense"])], tmp_path)
+    assert len(few) == len(paths)
+    assert len(drawn[-1].axes) == 1

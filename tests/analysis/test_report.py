@@ -1,0 +1,241 @@
+"""Reports and tables, of good folders and of bad ones."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from analysis import figures, load, report
+from analysis.load import ResultsError, load_results
+from analysis.report import write_report
+from analysis.tables import latex, markdown, seconds, summary
+from tests.analysis.synthetic import cell, grid, table_of, write
+
+NAMES = ["sfe", "rloo", "dense"]
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw quickly."""
+    monkeypatch.setattr(figures, "SUFFIXES", (".png",))
+    monkeypatch.setitem(figures.STYLE, "savefig.dpi", 20)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing."""
+    monkeypatch.setattr(report, "save_figures", lambda *_: [])
+
+
+def text_of(table: pd.DataFrame, folder: Path, **options: Any) -> str:
+    return write_report(write(table, folder), **options)[0].read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_report_says_how_many_seeds_each_statement_rests_on(tmp_path: Path) -> None:
+    table = grid(["game", "bitvector"], [*NAMES, "none"], 3)
+    text = text_of(table, tmp_path)
+    assert "**24 cells**: 24 ok." in text
+    assert "mean ± standard error over 3 seeds" in text
+    assert "of 3 comparisons none can be significant with fewer than 7 seeds" in text
+    assert "| statement |" not in text
+    assert "over the 3 seeds at which all of them ended" in text
+    assert "Intervals of interquartile means need 5 seeds" in text
+    partial = table[~((table["estimator"] == "sfe") & (table["seed"] == 2))]
+    assert "over 2 to 3 seeds" in text_of(partial, tmp_path)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_with_seeds_enough_the_report_makes_statements(tmp_path: Path) -> None:
+    text = text_of(grid(["game"], NAMES, 9), tmp_path)
+    assert "| game − dense | seeds | accuracy | P(better) | p | statement |" in text
+    assert "| worse |" in text
+    assert "| dense | 9 | **0." in text
+    assert "| sfe | 9 | 0." in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_baseline_can_be_chosen(tmp_path: Path) -> None:
+    text = text_of(grid(["game"], NAMES, 3), tmp_path, baseline="rloo")
+    assert "Minus `rloo` at the same seeds" in text
+    assert "| game − rloo |" in text
+
+
+def test_tables_are_written_three_times_over(tmp_path: Path, undrawn: None) -> None:
+    written = write_report(write(grid(["my_game", "bitvector"], NAMES, 5), tmp_path))
+    stems = ["bitvector", "bitvector_differences", "my_game", "my_game_differences", "over_tasks"]
+    assert [path.stem for path in written[1:]] == stems
+    for path in written[1:]:
+        assert path.with_suffix(".md").read_text() in (tmp_path / "report.md").read_text() + "\n"
+        assert path.with_suffix(".tex").read_text().startswith("\\begin{tabular}")
+        assert "\\toprule" in path.with_suffix(".tex").read_text()
+    with (tmp_path / "tables" / "my_game.csv").open() as file:
+        rows = {row["estimator"]: row for row in csv.DictReader(file)}
+    final = load.final_rows(load_results(tmp_path))
+    own = final[(final["task"] == "my_game") & (final["estimator"] == "sfe")]["accuracy"]
+    assert float(rows["sfe"]["accuracy_mean"]) == pytest.approx(own.mean())
+    assert float(rows["sfe"]["score_standard_error"]) == pytest.approx(own.sem())
+    assert rows["dense"]["score_could_be_best"] == "True"
+    differences = (tmp_path / "tables" / "my_game_differences.tex").read_text()
+    assert "my\\_game $-$ dense" in differences
+    assert "& $-$0.0" in differences
+
+
+def test_best_and_tied_are_bold_in_markdown_and_latex() -> None:
+    frame = pd.DataFrame({"score": ["1 ± 0", "2 ± 0"], "calls": ["3", "3"]}, index=["a", "b_c"])
+    bold = {"score": ["b_c"]}
+    assert "| b_c | **2 ± 0** | 3 |" in markdown(frame, "t", bold)
+    assert "b\\_c & \\textbf{2 $\\pm$ 0} & 3 \\\\" in latex(frame, "t", bold)
+    assert "a & 1 $\\pm$ 0 & 3 \\\\" in latex(frame, "t", bold)
+    assert "| a\\|b | x y |" in markdown(pd.DataFrame({"m": ["x\ny"]}, index=["a|b"]), "t")
+
+
+def test_seconds_of_different_company_stand_apart() -> None:
+    table = grid(["game"], ["sfe", "dense"], 4)
+    assert seconds(table, "game").empty
+    assert "seconds" in summary(table, "game")
+    mixed = table.assign(cells_beside=table["seed"] % 2 * 3, train_seconds=table["seed"] + 1.0)
+    assert "seconds" not in summary(mixed, "game")
+    found = seconds(mixed, "game")
+    assert list(found.columns) == ["0 cells beside", "3 cells beside"]
+    assert found.loc["sfe"].tolist() == ["2.0 ± 1.0 (2)", "3.0 ± 1.0 (2)"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_failed_cells_are_listed_with_their_reasons(tmp_path: Path) -> None:
+    lost = [cell("game", "sfe", seed, 0.5, status="failed") for seed in range(60)]
+    lost += [cell("game", "dense", 0, 0.5), cell("game", "rloo", 0, 0.5, status="skipped")]
+    text = text_of(table_of(lost), tmp_path)
+    assert "| game | sfe | 7 | failed | because |" in text
+    assert "And 10 more." in text
+    assert "| game | rloo | 0 |" not in text
+    assert "Nothing has scores on game at the same seeds as `dense`" in text
+
+
+def test_one_seed_of_an_unknown_estimator_makes_a_report(tmp_path: Path) -> None:
+    table = grid(["game", "bitvector"], ["theirs", "dense"], 1)
+    text = text_of(table, tmp_path)
+    assert "over 1 seed." in text
+    assert "Nothing is bold: that takes two estimators with 3 seeds" in text
+    assert "no interval below 3 seeds" in text
+    assert "±" not in text.replace("mean ± standard error", "")
+    assert "[" not in "".join(line for line in text.splitlines() if line.startswith("| "))
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 10
+
+
+def test_nothing_but_failures_makes_a_report(tmp_path: Path) -> None:
+    cells = [cell("game", name, 0, 0.5, status="failed") for name in NAMES]
+    text = text_of(table_of(cells), tmp_path)
+    assert "**3 cells**: 3 failed." in text
+    assert "| sfe | 1 failed |" in text
+    assert "## Figures" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("score", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_count_as_missing(tmp_path: Path, score: float) -> None:
+    cells = [cell("game", name, seed, 0.5 + seed / 10) for name in NAMES for seed in range(3)]
+    cells += [cell("game", "nvil", seed, score if seed == 1 else 0.6) for seed in range(3)]
+    write_report(write(table_of(cells), tmp_path))
+    with (tmp_path / "tables" / "game.csv").open() as file:
+        rows = {row["estimator"]: row for row in csv.DictReader(file)}
+    assert (rows["nvil"]["score_seeds"], rows["nvil"]["score_ended_badly"]) == ("2", "1")
+    assert float(rows["nvil"]["score_mean"]) == pytest.approx(0.6)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_folder_without_any_scores_makes_a_report(tmp_path: Path) -> None:
+    cells = [cell("game", name, seed, np.nan) for name in NAMES for seed in range(3)]
+    assert "| sfe | 3 |" in text_of(table_of(cells).assign(elbo=np.nan, loss=np.nan), tmp_path)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_cells_that_are_there_twice_count_once(tmp_path: Path) -> None:
+    table = grid(["game"], NAMES, 3)
+    again = table[table["estimator"] == "sfe"].assign(key=lambda rows: rows["key"] + "again")
+    text = text_of(pd.concat([table, again]), tmp_path)
+    assert "3 cells of game are there again with other settings" in text
+    assert "| sfe | 3 |" in text.split("game − dense")[1]
+
+
+def by_cells(table: pd.DataFrame, folder: Path) -> list[Path]:
+    """Store a table in a file for each cell."""
+    paths = []
+    for (task, estimator, key), rows in table.groupby(["task", "estimator", "key"]):
+        path = folder / "cells" / f"task={task}" / f"estimator={estimator}" / f"{key}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        columns = rows.drop(columns=["task", "estimator"])
+        pq.write_table(pa.Table.from_pandas(columns, preserve_index=False), path)
+        paths.append(path)
+    return paths
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_folder_that_is_still_written_tells_what_is_missing(tmp_path: Path) -> None:
+    table = grid(["game"], NAMES, 2)
+    by_cells(table, tmp_path)
+    keys = [*table["key"].unique(), "later"]
+    (tmp_path / "grid.json").write_text(str([{"key": key} for key in keys]).replace("'", '"'))
+    text = write_report(tmp_path)[0].read_text()
+    assert "**6 cells**: 6 ok. 1 more were asked for and are not there yet." in text
+    (tmp_path / "grid.json").write_text('[{"key": "later"}]')
+    with pytest.raises(ResultsError, match="holds none of the cells that it was asked for yet"):
+        write_report(tmp_path)
+
+
+def test_a_file_that_goes_while_it_is_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = by_cells(grid(["game"], NAMES, 2), tmp_path)
+    discover = load.ds.dataset
+
+    def dataset(*given: Any, **options: Any) -> Any:
+        found = discover(*given, **options)
+        paths[0].unlink(missing_ok=True)  # after it has been listed, before it is read
+        return found
+
+    monkeypatch.setattr(load.ds, "dataset", dataset)
+    assert load_results(tmp_path)["key"].nunique() == 5
+
+
+def test_a_damaged_file_is_named_at_once(tmp_path: Path) -> None:
+    paths = by_cells(grid(["game"], NAMES, 2), tmp_path)
+    paths[3].write_bytes(b"PAR1")
+    with pytest.raises(ResultsError, match=f"{paths[3].name} is damaged: delete it"):
+        load_results(tmp_path)
+
+
+def test_mixed_folders_are_refused_in_a_line(tmp_path: Path) -> None:
+    table = grid(["game"], NAMES, 2)
+    by_cells(table.assign(schema_version=[1] + [2] * (len(table) - 1)), tmp_path / "versions")
+    with pytest.raises(ResultsError, match="results of schema 1, 2, this is 2"):
+        load_results(tmp_path / "versions")
+    by_cells(table.assign(split=table["split"].where(table["seed"] == 0)), tmp_path / "kinds")
+    with pytest.raises(ResultsError, match="training and gradients: keep them in two folders"):
+        load_results(tmp_path / "kinds")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_ten_thousand_cells_take_seconds(tmp_path: Path) -> None:
+    """In processor time, so that company does not matter much; drawing takes as long as ever."""
+    import time
+
+    small = grid(["game", "bitvector"], NAMES, 2)
+    parts = []
+    for block in range(834):
+        seed = small["seed"] + 2 * block
+        parts.append(small.assign(seed=seed, key=small["key"] + f"-{block}"))
+    table = pd.concat(parts)
+    random = np.random.default_rng(0)
+    for column in ("accuracy", "nll"):
+        table[column] *= 1 + 0.1 * random.normal(size=len(table))
+    assert table["key"].nunique() > 10_000
+    write(table, tmp_path)
+    start = time.process_time()
+    write_report(tmp_path)
+    assert time.process_time() - start < 30
