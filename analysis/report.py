@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.examples import examples_section, save_examples
 from analysis.figures import save_figures
 from analysis.load import load_results
+from analysis.page import write_page
 from analysis.tables import markdown, summary
 
 
@@ -22,9 +24,11 @@ def write_report(folder: Path) -> list[Path]:
     for task in sorted(table["task"].unique()):
         parts += [f"## {task}", markdown(summary(table, task), task)]
     parts += [f"![{path.stem}](figures/{path.name})" for path in figures]
+    examples = save_examples(table, folder)
+    parts += examples_section(examples, folder)
     path = folder / "report.md"
     path.write_text("\n\n".join(parts) + "\n")
-    return [path, *figures]
+    return [path, write_page(folder, table, notes(table), examples), *figures]
 
 
 def notes(table: pd.DataFrame) -> list[str]:
