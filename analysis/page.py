@@ -65,17 +65,19 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    data = page_data(table, folder) | {"floor": FLOOR, "name": folder.resolve().name}
+    cells = table.drop_duplicates("key", keep="last")
+    numbers = table.drop(columns=["hyperparameters", "diagnostics", *ORIGIN], errors="ignore")
+    data = page_data(numbers, folder) | {"floor": FLOOR, "name": folder.resolve().name}
     html = environment.get_template("page.html").render(
         data=data,
-        overview=_overview(table),
+        overview=_overview(cells),
         notes=notes,
         chips={name: _chip(name) for name in estimators(table)},
         leaders={task: _leaders(own, data) for task, own in data["tasks"].items()},
-        summaries={task: _summary(table, task) for task in data["tasks"]},
-        unfinished=_unfinished(table),
-        settings={task: _settings(table[table["task"] == task]) for task in data["tasks"]},
-        origin=_origin(table),
+        summaries={task: _summary(numbers, task) for task in data["tasks"]},
+        unfinished=_unfinished(cells),
+        settings={task: _settings(cells[cells["task"] == task]) for task in data["tasks"]},
+        origin=_origin(cells),
         examples=[
             {"task": task, "estimator": estimator, "png": b64encode(path.read_bytes()).decode()}
             for (task, estimator), path in examples.items()
@@ -115,9 +117,8 @@ def _inline(source: str, element: str) -> Markup:
     return Markup(source)
 
 
-def _overview(table: pd.DataFrame) -> Json:
+def _overview(cells: pd.DataFrame) -> Json:
     """What there is, in numbers."""
-    cells = table.drop_duplicates("key", keep="last")
     started = sorted(cells["started"].dropna().astype(str))
     return {
         "cells": len(cells),
@@ -180,9 +181,9 @@ def _summary(table: pd.DataFrame, task: str) -> Json:
     return {"columns": list(frame.columns), "rows": rows}
 
 
-def _unfinished(table: pd.DataFrame) -> list[Json]:
+def _unfinished(cells: pd.DataFrame) -> list[Json]:
     """Cells that are not ok, those of one reason together, skipped ones last."""
-    cells = table[table["status"] != "ok"].drop_duplicates("key", keep="last")
+    cells = cells[cells["status"] != "ok"]
     cells = cells.assign(reason=cells["reason"].fillna("no reason given"))
     groups = cells.groupby(["task", "estimator", "status", "reason"], sort=True)["seed"]
     found = [
@@ -195,9 +196,9 @@ def _unfinished(table: pd.DataFrame) -> list[Json]:
     return sorted(found, key=lambda entry: entry["status"] == "skipped")
 
 
-def _settings(table: pd.DataFrame) -> Json:
+def _settings(cells: pd.DataFrame) -> Json:
     """Settings of a task: what all its cells share, and what is an estimator's own."""
-    cells = table.drop_duplicates(["estimator", "hyperparameters"])
+    cells = cells.drop_duplicates(["estimator", "hyperparameters"])
     flat = [
         (str(estimator), _flat(json.loads(text)))
         for estimator, text in zip(cells["estimator"], cells["hyperparameters"], strict=True)
@@ -229,9 +230,8 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return out
 
 
-def _origin(table: pd.DataFrame) -> dict[str, list[tuple[str, int]]]:
+def _origin(cells: pd.DataFrame) -> dict[str, list[tuple[str, int]]]:
     """The values of each column of `ORIGIN`, with the number of cells."""
-    cells = table.drop_duplicates("key", keep="last")
     found: dict[str, list[tuple[str, int]]] = {}
     for column, label in ORIGIN.items():
         values = cells[column].dropna().astype(str) if column in cells else pd.Series(dtype=str)

@@ -19,8 +19,8 @@ from analysis.figures import SCORES, colour, linestyle, marker, score_of
 from analysis.load import CELLS, FLOOR, final_rows
 from analysis.tables import COLUMNS
 
-MOST = 500_000
-"""Numbers in the curves of single runs: some three megabytes."""
+MOST = 400_000
+"""Numbers in the curves of single runs of all tasks: some three megabytes."""
 
 POINTS = 200
 """Points of a curve, at most: there are few more pixels."""
@@ -53,7 +53,9 @@ def page_data(table: pd.DataFrame, folder: Path) -> Json:
     tasks = sorted(str(task) for task in table["task"].unique())
     numbers = table.reindex(columns=[*dict.fromkeys((*KEPT, *AXES, *COLUMNS))])
     return {
-        "tasks": {task: _task(numbers[numbers["task"] == task]) for task in tasks},
+        "tasks": {
+            task: _task(numbers[numbers["task"] == task], MOST // len(tasks)) for task in tasks
+        },
         "estimators": {name: _style(name) for name in estimators(table)},
         "axes": list(AXES),
         "cells": _cells(table, folder),
@@ -76,8 +78,9 @@ def rounded(values: Iterable[float]) -> list[float | None]:
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]
 
 
-def _task(table: pd.DataFrame) -> Json:
-    """One task: its metrics, final scores by estimator, and curves."""
+def _task(table: pd.DataFrame, most: int) -> Json:
+    """One task: its metrics, final scores by estimator, and curves, with at most so many numbers in
+    those of single runs."""
     final = final_rows(table)
     shown = table[table["split"] == "validation"]
     in_curves = [name for name in COLUMNS if name not in COSTS and _has(shown[name])]
@@ -91,7 +94,7 @@ def _task(table: pd.DataFrame) -> Json:
         "chance": None if chance.empty else rounded([chance.iloc[0]])[0],
         "final": _final(final, [*metrics, *COSTS]),
         "means": _means(shown[shown["status"] == "ok"], in_curves),
-        **_runs(shown, in_curves),
+        **_runs(shown, in_curves, most),
     }
 
 
@@ -119,25 +122,29 @@ def _means(rows: pd.DataFrame, metrics: list[str]) -> Json:
     return found
 
 
-def _runs(rows: pd.DataFrame, metrics: list[str]) -> Json:
+def _runs(rows: pd.DataFrame, metrics: list[str], most: int) -> Json:
     """Curves of single runs, those included that diverged: all, or as many seeds as fit."""
     columns = [*AXES, *metrics]
     rows = rows[rows["status"].isin(["ok", "diverged"])]
-    per_curve = MOST // max(1, rows["key"].nunique() * len(columns))
+    per_curve = most // max(1, rows["key"].nunique() * len(columns))
     points = min(POINTS, max(FEWEST_POINTS, per_curve))
     longest = rows.groupby("key").size().max() if len(rows) else 1
     pairs = max(1, rows["estimator"].nunique())
-    most = max(1, MOST // (pairs * min(points, int(longest)) * len(columns)))
-    seeds = sorted(rows["seed"].unique())[:most]
-    curves: dict[str, list[Json]] = {}
+    fit = max(1, most // (pairs * min(points, int(longest)) * len(columns)))
+    seeds = sorted(rows["seed"].unique())[:fit]
     kept = _finite(rows[rows["seed"].isin(seeds)], columns)
-    for (name, _, _), own in kept.groupby(["estimator", "seed", "key"]):
-        thin = own.sort_values("step").iloc[_thin(len(own), points)]
-        curve = {column: rounded(thin[column]) for column in columns}
-        status = {} if own["status"].iloc[0] == "ok" else {"diverged": True}
-        curves.setdefault(str(name), []).append(
-            {"seed": int(own["seed"].iloc[0]), **status, **curve}
-        )
+    kept = kept.sort_values(["estimator", "seed", "key", "step"])
+    numbers = {column: rounded(kept[column]) for column in columns}
+    sizes = kept.groupby(["estimator", "seed", "key"], sort=False).size()
+    starts = sizes.cumsum() - sizes
+    statuses = kept["status"].to_numpy()
+    curves: dict[str, list[Json]] = {}
+    for (name, seed, _), start, size in zip(sizes.index, starts, sizes, strict=True):
+        places = [start + place for place in _thin(size, points)]
+        curve: Json = {column: [values[i] for i in places] for column, values in numbers.items()}
+        if statuses[start] != "ok":
+            curve["diverged"] = True
+        curves.setdefault(str(name), []).append({"seed": int(seed), **curve})
     return {"runs": curves, "seedsLeftOut": rows["seed"].nunique() - len(seeds)}
 
 

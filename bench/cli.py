@@ -100,7 +100,7 @@ def list_() -> int:
 
 @app.command
 def report(results: Path, /) -> int:
-    """Write the summary tables and figures of a results folder into it.
+    """Write the summary tables, figures and HTML page of a results folder into it.
 
     Parameters
     ----------
