@@ -153,7 +153,7 @@ def save_examples(table: pd.DataFrame, folder: Path) -> dict[tuple[str, str], Pa
         examples = read_examples(files[str(cell.key)])
         if examples:
             figures.mkdir(parents=True, exist_ok=True)
-            path = figures / f"{cell.task}-{cell.estimator}.png"
+            path = figures / f"{quote(f'{cell.task}-{cell.estimator}', safe='')}.png"
             examples_figure(examples).savefig(path, dpi=120)
             saved[str(cell.task), str(cell.estimator)] = path
     return dict(sorted(saved.items()))

@@ -20,13 +20,20 @@ from tasks.streams import Streams, derive_seed
 
 
 def likeliest(q: Distribution, most: int) -> Likeliest:
-    """The likeliest assignments of every row, `most` of them or all that there can be."""
+    """The likeliest assignments of every row, `most` of them or all that there can be.
+
+    The mode alone of a q whose support can't be listed.
+    """
     sizes = q.support_sizes
     if isinstance(q, BernoulliBits):  # whose support may be more than can be listed
         size = q.scores.shape[1]
         z = top_bit_vectors(q.scores, most if size > 62 else min(most, 2**size))
         return Likeliest(z, q.log_prob(z).exp(), sizes)
-    z, row, probability = q.support
+    try:
+        z, row, probability = q.support
+    except ValueError:
+        z = q.mode().unsqueeze(1)
+        return Likeliest(z, q.log_prob(z).exp(), sizes)
     order = probability.argsort(descending=True, stable=True)
     order = order[row[order].argsort(stable=True)]
     z, row, probability = z[order], row[order], probability[order]

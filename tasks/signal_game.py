@@ -147,7 +147,7 @@ class SignalGame(Task):
         shown = encoding.features.new_zeros(len(most), SHOWN, self.features)
         for place, symbol in enumerate(most):
             own = encoding.features[said == symbol][:SHOWN]
-            shown[place, : len(own)] = own / own.amax(dim=1, keepdim=True)
+            shown[place, : len(own)] = own / own.amax(dim=1, keepdim=True).clamp(min=1e-6)
         return {
             "usage": histogram(
                 f"usage of {self.size} symbols\nentropy {_entropy(usage):.2f} nats, "

@@ -119,6 +119,14 @@ def test_the_first_seed_that_has_examples_is_shown(tmp_path: Path) -> None:
     assert examples_section({}, tmp_path) == []
 
 
+def test_a_name_with_a_path_in_it_stays_in_the_folder(tmp_path: Path) -> None:
+    table = table_of(cell("images", "../../out", 0, 0.5)).assign(key="k")
+    store(tmp_path, "images", "sfe", "k", images=ARRAYS["images"])
+    (path,) = save_examples(table, tmp_path).values()
+    assert path.parent == tmp_path / "figures" / "examples"
+    assert path.is_file()
+
+
 def test_a_damaged_file_is_said_in_a_line(tmp_path: Path) -> None:
     path = store(tmp_path, "t", "e", "k", images=ARRAYS["images"])
     for content in (b"", b"PK and no more", path.read_bytes()[:300]):

@@ -61,6 +61,17 @@ def test_bits_that_no_one_can_list_are_no_obstacle() -> None:
     assert found.support.tolist() == [2.0**200] * 2
 
 
+def test_a_support_that_cannot_be_listed_leaves_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unlisted(self: Distribution) -> None:
+        raise ValueError("too many")
+
+    monkeypatch.setattr(Categorical, "support", property(unlisted))
+    q = distributions()["softmax"]
+    found = likeliest(q, 3)
+    assert found.z.tolist() == [[z] for z in q.mode().tolist()]
+    torch.testing.assert_close(found.probability, q.log_prob(found.z).exp())
+
+
 @pytest.fixture
 def execution(tmp_path: Path) -> runner.Execution:
     return runner.Execution(tmp_path, "tiny", None, "cpu", jobs=1, command="test")
