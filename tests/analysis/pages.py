@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.store import SCHEMA
 
-HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
+HOSTILE = "<b>&lt;bold</b></script><script>window.hacked = 1</script><img src=x onerror=hacked=2>"
 
 
 def cell(
