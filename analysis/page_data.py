@@ -57,7 +57,6 @@ def page_data(table: pd.DataFrame, folder: Path) -> Json:
             task: _task(numbers[numbers["task"] == task], MOST // len(tasks)) for task in tasks
         },
         "estimators": {name: _style(name) for name in estimators(table)},
-        "axes": list(AXES),
         "cells": _cells(table, folder),
         "metrics": {
             name: {"label": label, "format": fmt, "better": _better(name)}
