@@ -14,6 +14,7 @@ from analysis.comparisons import (
     differences,
     over_tasks,
 )
+from analysis.examples import examples_section, save_examples
 from analysis.figures import save_figures
 from analysis.load import (
     FLOOR,
@@ -24,6 +25,7 @@ from analysis.load import (
     outcomes,
     read_grid,
 )
+from analysis.page import write_page
 from analysis.scores import ENDED_BADLY, score_frame, score_of
 from analysis.statistics import LEAST_SEEDS, LEAST_SEEDS_IQM, seeds_needed
 from analysis.tables import (
@@ -75,9 +77,12 @@ def write_report(
             "As PDF too, in `figures/`. `docs/REPORT.md` says how to read figures and tables.",
         ]
     report.parts += [f"![{path.stem}](figures/{path.name})" for path in figures]
+    examples = save_examples(table, folder)
+    report.parts += examples_section(examples, folder)
     path = folder / "report.md"
     path.write_text("\n\n".join(report.parts) + "\n")
-    return [path, *report.tables, *figures]
+    page = write_page(folder, table, notes(table), examples)
+    return [path, page, *report.tables, *figures]
 
 
 @dataclass

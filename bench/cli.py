@@ -143,7 +143,7 @@ def list_() -> int:
 
 @app.command
 def report(results: Path, /, *, baseline: str | None = None, against: Path | None = None) -> int:
-    """Write the tables and figures of a results folder into it.
+    """Write the tables, figures and HTML page of a results folder into it.
 
     Parameters
     ----------

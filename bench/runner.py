@@ -16,12 +16,13 @@ from joblib import Parallel, delayed
 from joblib.externals.loky import ProcessPoolExecutor
 
 from bench.cells import Cell, Planned
+from bench.examples import examples_of, write_examples
 from bench.gradients import gradient_cell, model_of, trained_models
 from bench.memory import keep_memory
 from bench.profiles import Found
 from bench.provenance import device_name, provenance
 from bench.store import hyperparameters, note_grid, stored_status, write_cell
-from bench.training import DivergedError, Row, train_cell
+from bench.training import DivergedError, Row, Trainer, train_cell
 
 MODELS = "models"
 """The folder of a results folder that trained models are kept in."""
@@ -172,7 +173,12 @@ def _work(cell: Cell, execution: Execution) -> Iterator[Row]:
     where = (execution.data_dir, execution.device, _reporter(cell, execution))
     if cell.gradients is not None:
         return gradient_cell(cell, execution.results / MODELS, *where)
-    return train_cell(cell, *where)
+
+    def keep_examples(trainer: Trainer) -> None:
+        if cell.last_split == "test":  # examples are of test images
+            write_examples(execution.results, cell, examples_of(trainer))
+
+    return train_cell(cell, *where, keep_examples)
 
 
 def _train_models(cells: Sequence[Cell], execution: Execution) -> None:

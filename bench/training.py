@@ -180,6 +180,7 @@ def train_cell(
     data_dir: Path | None = None,
     device: str = "cpu",
     report: Callable[[float], None] = lambda fraction: None,
+    finish: Callable[[Trainer], None] = lambda trainer: None,
 ) -> Iterator[Row]:
     """Train a cell to its end: a row for each evaluation on validation, and one at the end.
 
@@ -191,6 +192,7 @@ def train_cell(
         data_dir: folder with the data sets that are not bundled.
         device: where to.
         report: called with the share that is done, in [0, 1].
+        finish: called at the end, off the clock, with the trained model.
     Raises:
         DivergedError: the loss stopped being finite.
         DataError: a data set is missing or damaged.
@@ -215,6 +217,7 @@ def train_cell(
         before = row
     row = trainer.evaluate(cell.last_split, last=True)
     yield row | {"decoder_calls": _calls_per_example(row)}
+    finish(trainer)
 
 
 def _calls_per_example(row: Row, before: Row | None = None) -> float | None:

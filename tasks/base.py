@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.data import Images, Part
+from tasks.examples import Example, Look
 from tasks.streams import Streams
 
 Split = Literal["train", "validation", "test"]
@@ -141,6 +142,15 @@ class Task(nn.Module, ABC):
     def correct(self, encoding: Encoding, z: Tensor) -> Tensor | None:
         """Whether the mode z (B,) of each row is right, (B,) bool; None where nothing is."""
         return None
+
+    def examples(self, look: Look, streams: Streams) -> dict[str, Example]:
+        """What there is to see of the trained model, by a name for each; nothing by default.
+
+        Args:
+            look: what q makes of scores.
+            streams: for these alone.
+        """
+        return {}
 
 
 def embed(z: Tensor, table: Tensor) -> Tensor:

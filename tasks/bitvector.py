@@ -9,15 +9,23 @@ map from 5 to the grey levels that all pixels share.
 from collections.abc import Iterator
 from typing import ClassVar, Literal, cast
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.base import Context, Encoding, Split, Task, TaskSettings, mlp
 from tasks.data import Images
+from tasks.examples import Example, Likeliest, Look, bits, images, pairs
 from tasks.pixel_likelihood import pixel_nll
 from tasks.registry import register
 from tasks.streams import Streams
+
+SHOWN = 8
+"""Test images that are reconstructed, samples in a row, and bit-vectors of an image."""
+
+LOOKED_INTO = 4
+"""Test images whose bit-vectors are shown."""
 
 
 @register
@@ -63,5 +71,33 @@ class BitVectorVAE(Task):
 
     def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
         (x,) = context
-        pixels = F.relu(self.decoder(z)).unflatten(1, (self.features, -1))
-        return pixel_nll(pixels, self.to_levels.weight, self.to_levels.bias, x[row])
+        return pixel_nll(self._decode(z), self.to_levels.weight, self.to_levels.bias, x[row])
+
+    def _decode(self, z: Tensor) -> Tensor:
+        """The numbers that the decoder gives each pixel, (N, P, F)."""
+        return F.relu(self.decoder(z)).unflatten(1, (self.features, -1))
+
+    def _mean_image(self, z: Tensor) -> Tensor:
+        """E[x | z] with grey levels in [0, 1], (N, P)."""
+        levels = torch.linspace(0, 1, self.levels, device=z.device, dtype=z.dtype)
+        return self.to_levels(self._decode(z)).softmax(dim=2) @ levels
+
+    def examples(self, look: Look, streams: Streams) -> dict[str, Example]:
+        encoding = self.encode(next(self.evaluation_batches("test", SHOWN, streams)))
+        grey, found = encoding.features, look(encoding.scores, SHOWN)
+        decoded = self._mean_image(found.z.flatten(0, 1)).unflatten(0, found.z.shape[:2])
+        few = slice(LOOKED_INTO)
+        uniform = grey.new_empty(2 * SHOWN, self.size).uniform_(
+            generator=streams.generator("samples")
+        )
+        samples = self._mean_image((uniform < 0.5).to(grey.dtype))
+        return {
+            "reconstructions": pairs("test images and reconstructions", grey, decoded[:, 0]),
+            "samples": images("samples of uniform bits", samples.unflatten(0, (2, SHOWN))),
+            "bits": bits(
+                "likeliest bit-vectors of test images, q(z | x)",
+                grey[few],
+                Likeliest(*(part[few] for part in found)),
+                decoded[few],
+            ),
+        }

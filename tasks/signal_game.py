@@ -16,9 +16,16 @@ from torch.nn import functional as F
 
 from tasks.base import SPLITS, Context, Encoding, Split, Task, TaskSettings, embed
 from tasks.data import DataError, Images
+from tasks.examples import Example, Look, histogram, images
 from tasks.pointwise import pointwise
 from tasks.registry import register
 from tasks.streams import Streams
+
+SHOWN = 8
+"""Symbols that are shown, of those used most, and images of each."""
+
+LOOKED_AT = 500
+"""Test episodes, at most, whose symbols are counted."""
 
 
 class Episodes(NamedTuple):
@@ -129,6 +136,33 @@ class SignalGame(Task):
         rows = torch.arange(len(z), device=z.device)
         return self._receive(encoding.context, z, rows).argmax(dim=1) == encoding.context[1]
 
+    def examples(self, look: Look, streams: Streams) -> dict[str, Example]:
+        batch = next(self.evaluation_batches("test", LOOKED_AT, streams))
+        encoding = self.encode(batch)
+        found = look(encoding.scores, self.size)
+        usage = torch.zeros_like(encoding.scores).scatter_add_(1, found.z, found.probability)
+        usage = usage.mean(dim=0)
+        said = found.z[:, 0]
+        counts = said.bincount(minlength=self.size)
+        most = counts.argsort(descending=True, stable=True)[:SHOWN]
+        most = most[counts[most] > 0]
+        shown = encoding.features.new_zeros(len(most), SHOWN, self.features)
+        for place, symbol in enumerate(most):
+            own = encoding.features[said == symbol][:SHOWN]
+            shown[place, : len(own)] = own / own.amax(dim=1, keepdim=True).clamp(min=1e-6)
+        return {
+            "usage": histogram(
+                f"usage of {self.size} symbols\nentropy {_entropy(usage):.2f} nats, "
+                f"given the image {_entropy(found.probability) / len(said):.2f}",
+                usage,
+            ),
+            "symbols": images(
+                "symbols used most, with their share",
+                shown,
+                [f"{symbol}: {counts[symbol] / len(said):.0%}" for symbol in most.tolist()],
+            ),
+        }
+
     def _check(self, name: str, split: Split) -> None:
         """Refuse a split that can't fill an episode with candidates of different kinds."""
         labels = self.part(split).labels
@@ -141,6 +175,11 @@ class SignalGame(Task):
                 f"{split} of {name} has {there} {kinds}, an episode takes {self.candidates}: lower "
                 "the setting candidates of signal_game or raise validation"
             )
+
+
+def _entropy(probability: Tensor) -> float:
+    """−Σ p log p over all entries, in nats."""
+    return float(torch.special.entr(probability).sum())
 
 
 def _distinct_concepts(

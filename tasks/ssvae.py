@@ -28,8 +28,12 @@ from tasks.base import (
     mlp,
 )
 from tasks.data import DataError, Images
+from tasks.examples import Example, Look, images, pairs
 from tasks.registry import register
 from tasks.streams import Streams
+
+SHOWN = 8
+"""Test images that are reconstructed, and samples of each class."""
 
 
 class Batch(NamedTuple):
@@ -131,16 +135,42 @@ class SemiSupervisedVAE(Task):
     def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
         """−log p(x | z, h) + KL(q(h | x, z) ‖ N(0, I)) with h drawn from q(h | x, z)."""
         x, hidden, noise = (part[row] for part in context[:3])
-        to_encoder = self.encoder_input.weight[:, self.features :].T
-        mean, log_std = self.encoder(F.relu(hidden + embed(z, to_encoder))).chunk(2, dim=1)
+        mean, log_std = self._gaussian(hidden, z)
         h = mean + log_std.exp() * noise
         kl = 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).sum(dim=1)
-        from_h, from_z = self.decoder_input.weight.split([self.latent, self.size], dim=1)
-        logits = self.decoder(
-            F.relu(F.linear(h, from_h, self.decoder_input.bias) + embed(z, from_z.T))
-        )
+        logits = self._decode(h, z)
         nll = F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=1)
         return nll + kl
 
+    def _gaussian(self, hidden: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of q(h | x, z), (N, H) each."""
+        to_encoder = self.encoder_input.weight[:, self.features :].T
+        mean, log_std = self.encoder(F.relu(hidden + embed(z, to_encoder))).chunk(2, dim=1)
+        return mean, log_std
+
+    def _decode(self, h: Tensor, z: Tensor) -> Tensor:
+        """Log-odds of the pixels given h and z, (N, P)."""
+        from_h, from_z = self.decoder_input.weight.split([self.latent, self.size], dim=1)
+        return self.decoder(
+            F.relu(F.linear(h, from_h, self.decoder_input.bias) + embed(z, from_z.T))
+        )
+
     def correct(self, encoding: Encoding, z: Tensor) -> Tensor:
         return z == encoding.context[3]
+
+    def examples(self, look: Look, streams: Streams) -> dict[str, Example]:
+        encoding = self.encode(next(self.evaluation_batches("test", SHOWN, streams)))
+        x, hidden = encoding.context[:2]
+        z = look(encoding.scores, 1).z[:, 0]
+        reconstruction = self._decode(self._gaussian(hidden, z)[0], z).sigmoid()
+        h = x.new_empty(SHOWN, self.latent).normal_(generator=streams.generator("samples"))
+        classes = torch.arange(self.size, device=x.device)
+        samples = self._decode(h.repeat(self.size, 1), classes.repeat_interleave(SHOWN)).sigmoid()
+        return {
+            "reconstructions": pairs("test images and reconstructions", x, reconstruction),
+            "samples": images(
+                "samples, a row for each class",
+                samples.unflatten(0, (self.size, SHOWN)),
+                [str(label) for label in range(self.size)],
+            ),
+        }

@@ -1,0 +1,97 @@
+"""What a task shows of a trained model: small arrays, each of a kind that there is a figure for.
+
+A task makes its examples with the functions below; whoever stores or draws them knows the kinds
+and no task. Images are given as rows of P pixels in [0, 1], and kept as bytes, square where P is.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+Kind = Literal["images", "pairs", "histogram", "bits"]
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Likeliest(NamedTuple):
+    """The M likeliest assignments of each of B rows under q, best first."""
+
+    z: Tensor
+    """(B, M) indices or (B, M, D) bits. The first is the mode of q."""
+    probability: Tensor
+    """(B, M), zero where a row has fewer."""
+    support: Tensor
+    """(B,): how many assignments have positive probability."""
+
+
+Look = Callable[[Tensor, int], Likeliest]
+"""From scores (B, K) or (B, D), and the most that is wanted, to what q makes of them."""
+
+
+class Example(NamedTuple):
+    """One thing to show."""
+
+    kind: Kind
+    """What the arrays are; the function of that name in this file says which there are."""
+    title: str
+    arrays: dict[str, Array]
+
+
+def images(title: str, pixels: Tensor, labels: Sequence[str] | None = None) -> Example:
+    """Rows of images: "images" (R, C, H, W) bytes; "labels" (R,), texts that may be empty.
+
+    Args:
+        title: what they are.
+        pixels: (R, C, P).
+        labels: of the rows.
+    """
+    texts = [""] * len(pixels) if labels is None else list(labels)
+    return Example("images", title, {"images": _bytes(pixels), "labels": np.array(texts)})
+
+
+def pairs(title: str, original: Tensor, reconstruction: Tensor) -> Example:
+    """Images over what became of them: "original" and "reconstruction" (N, H, W) bytes.
+
+    Args:
+        title: what they are.
+        original, reconstruction: (N, P).
+    """
+    arrays = {"original": _bytes(original), "reconstruction": _bytes(reconstruction)}
+    return Example("pairs", title, arrays)
+
+
+def histogram(title: str, share: Tensor) -> Example:
+    """How often each of K values comes: "share" (K,) float32."""
+    return Example("histogram", title, {"share": share.float().cpu().numpy()})
+
+
+def bits(title: str, original: Tensor, likeliest: Likeliest, reconstruction: Tensor) -> Example:
+    """Images with their likeliest bit-vectors, and what each of these is decoded to.
+
+    "original" (N, H, W) and "reconstruction" (N, M, H, W) bytes, "bits" (N, M, D) bytes of 0 and 1,
+    "probability" (N, M) float32, "support" (N,) float64.
+
+    Args:
+        title: what they are.
+        original: (N, P).
+        likeliest: of N rows.
+        reconstruction: (N, M, P).
+    """
+    arrays = {
+        "original": _bytes(original),
+        "reconstruction": _bytes(reconstruction),
+        "bits": likeliest.z.byte().cpu().numpy(),
+        "probability": likeliest.probability.float().cpu().numpy(),
+        "support": likeliest.support.double().cpu().numpy(),
+    }
+    return Example("bits", title, arrays)
+
+
+def _bytes(pixels: Tensor) -> Array:
+    """(..., P) in [0, 1] as (..., H, W) uint8; a P that is no square becomes one line."""
+    side = math.isqrt(pixels.shape[-1])
+    shape = (side, side) if side**2 == pixels.shape[-1] else (1, pixels.shape[-1])
+    levels = (pixels.clamp(0, 1) * 255).round().byte()
+    return levels.unflatten(-1, shape).cpu().numpy()

@@ -1,0 +1,223 @@
+"""The HTML page in a headless Chromium."""
+
+import html
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from analysis.page import write_page
+from tests.analysis.pages import BAD, HOSTILE, hostile, ordinary
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--window-size=1280,900",
+)  # fmt: skip
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+SUMMARY = "[data-task=images] .summary"
+"""The summary table of the task `images`."""
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """A page of results, open, with what a test asks of it."""
+
+    def __init__(self, browser: webdriver.Chrome, path: Path) -> None:
+        self.browser = browser
+        browser.get_log("browser")  # of the page before
+        browser.get(path.as_uri())
+
+    def run(self, script: str) -> Any:
+        return self.browser.execute_script(script)
+
+    def wait(self, condition: str) -> None:
+        """Until an expression is true: DataTables sorts when it has the time."""
+        WebDriverWait(self.browser, 10, 0.05).until(lambda _: self.run(f"return {condition}"))
+
+    def click(self, selector: str) -> None:
+        self.run(f"document.querySelector({json.dumps(selector)}).click()")
+
+    def column(self, table: str, place: int) -> list[str]:
+        cells = f"document.querySelectorAll('{table} tbody tr')"
+        return self.run(f"return [...{cells}].map((row) => row.cells[{place}].innerText.trim())")
+
+    def curves(self) -> list[str]:
+        """The names of the lines in the learning curves."""
+        return self.run(
+            "return document.getElementById('curves').data.map((t) => t.name).filter((n) => n)"
+        )
+
+    def ranks(self) -> list[str]:
+        """The estimators in the chart of final scores, best first."""
+        axis = "document.getElementById('scores').layout.yaxis"
+        text = f"{axis}.ticktext?.toReversed() ?? []"
+        return [html.unescape(name) for name in self.run(f"return {text}")]
+
+    def errors(self) -> list[str]:
+        return [entry["message"] for entry in self.browser.get_log("browser")]
+
+
+@pytest.fixture(scope="module")
+def ordinary_page(browser: webdriver.Chrome, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    folder = tmp_path_factory.mktemp("ordinary")
+    Figure().savefig(folder / "some.png")
+    examples = {("images", "sfe"): folder / "some.png", ("game", "dense"): folder / "some.png"}
+    page = Page(browser, write_page(folder, ordinary(), ["Be careful."], examples))
+    assert page.errors() == []
+    return page
+
+
+@pytest.fixture
+def page(ordinary_page: Page) -> Page:
+    """The page as it is opened."""
+    ordinary_page.click("#all")
+    ordinary_page.click("input[value=images]")
+    ordinary_page.click("input[value=epoch]")
+    ordinary_page.click("input[value=means]")
+    return ordinary_page
+
+
+def test_the_filters_change_the_plots(page: Page) -> None:
+    assert page.ranks() == ["dense", "theirs", "sfe", "none"]
+    assert page.curves() == ["dense", "sfe", "theirs", "none"]
+    page.click("input[value=dense]")
+    assert page.ranks() == ["theirs", "sfe", "none"]
+    assert page.curves() == ["sfe", "theirs", "none"]
+    assert page.column(SUMMARY, 0) == ["sfe", "theirs", "none", "untrained", "chance"]
+    assert "dense" not in page.column("#cells", 0)
+    page.click("#none")
+    assert (page.ranks(), page.curves()) == ([], [])
+    assert page.run("return document.getElementById('scores-caption').innerText").startswith("None")
+
+
+def test_a_task_brings_its_own_cells_and_examples(page: Page) -> None:
+    page.click("input[value=game]")
+    assert page.ranks() == ["dense", "sfe", "none"]
+    assert "skipped" in page.column("#cells", 2)
+    shown = page.run(
+        "return [...document.querySelectorAll('figure')].filter((f) => f.checkVisibility())"
+        ".map((f) => f.dataset.estimator)"
+    )
+    assert shown == ["dense"]
+    assert (
+        page.run("return document.querySelector('[data-task=images]').checkVisibility()") is False
+    )
+
+
+def test_the_metric_and_the_axis_change_the_plots(page: Page) -> None:
+    title = "return document.getElementById('{}').layout.{}.title.text"
+    assert page.run(title.format("scores", "xaxis")) == "test accuracy"
+    page.run(
+        "const m = document.getElementById('metric'); m.value = 'elbo';"
+        "m.dispatchEvent(new Event('change', {bubbles: true}))"
+    )
+    assert page.run(title.format("scores", "xaxis")) == "test ELBO (nats)"
+    assert page.run(title.format("curves", "yaxis")) == "validation ELBO (nats)"
+    page.click("input[value=decoder_calls_total]")
+    assert page.run(title.format("curves", "xaxis")) == "decoder calls in all"
+    calls = page.run(
+        "return document.getElementById('curves').data.find((t) => t.name === 'sfe').x"
+    )
+    assert calls == [640, 1280]
+    page.click("input[value=runs]")
+    assert page.curves() == ["dense", "dense", "sfe", "sfe", "theirs", "theirs", "none", "none"]
+    dashes = page.run("return document.getElementById('curves').data.map((t) => t.line.dash)")
+    assert dashes.count("dot") == 1
+
+
+def test_an_estimator_looks_as_in_the_figures(page: Page) -> None:
+    line = page.run("return document.getElementById('curves').data.find((t) => t.name === 'dense')")
+    assert (line["line"]["color"], line["marker"]["symbol"]) == ("#0173b2", "diamond-tall")
+
+
+@pytest.mark.parametrize("by", ["mouse", "keyboard"])
+def test_a_table_is_sorted_by_a_column(page: Page, by: str) -> None:
+    header = page.browser.find_element(By.CSS_SELECTOR, f"{SUMMARY} th:nth-child(3)")
+    page.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", header)
+    button = header.find_element(By.CSS_SELECTOR, "[role=button]")
+    for order in ("ascending", "descending"):
+        if by == "mouse":
+            header.click()
+        else:
+            button.send_keys(Keys.ENTER)
+        page.wait(f"document.querySelector('{SUMMARY} th:nth-child(3)').ariaSort === '{order}'")
+        values = [float(text.split()[0]) for text in page.column(SUMMARY, 2)]
+        assert values == sorted([0.41, 0.6, 0.81, 0.21, 0.0, 0.1], reverse=order == "descending")
+    page.click(f"{SUMMARY} th")
+    page.wait(f"document.querySelector('{SUMMARY} th').ariaSort")
+
+
+def test_nothing_is_fetched_or_offered_to_a_server(page: Page) -> None:
+    fetched = page.run("return performance.getEntriesByType('resource').map((e) => e.name)")
+    assert not [name for name in fetched if not name.startswith("data:")]
+    buttons = page.run(
+        "return [...document.querySelectorAll('.modebar-btn')].map((b) => b.dataset.title)"
+    )
+    assert buttons
+    assert not [name for name in buttons if "loud" in name or "hare" in name]
+
+
+def test_the_dark_page_is_dark(page: Page) -> None:
+    ink = "return document.getElementById('curves').layout.font.color"
+    light = page.run(ink)
+    try:
+        page.browser.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia",
+            {"features": [{"name": "prefers-color-scheme", "value": "dark"}]},
+        )
+        page.run("return document.body.offsetHeight")
+        assert page.run("return matchMedia('(prefers-color-scheme: dark)').matches")
+        assert page.run(ink) != light
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_no_text_of_the_data_is_taken_for_markup(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    page = Page(browser, write_page(tmp_path, hostile(), [HOSTILE], {}))
+    assert page.errors() == []
+    assert HOSTILE in page.run("return document.querySelector('.note').innerText")
+    for task in ("images", HOSTILE):
+        radios = "[...document.getElementsByName('task')]"
+        page.run(f"{radios}.find((radio) => radio.value === {json.dumps(task)}).click()")
+        page.click("input[value=runs]")
+        assert HOSTILE in page.column("#cells", 0)
+        labels = "[...document.querySelectorAll('#scores .ytick text')]"
+        assert HOSTILE in page.run(f"return {labels}.map((text) => text.textContent)")
+    assert page.run("return window.hacked") is None
+    assert page.run("return document.querySelectorAll('img').length") == 0
+    assert page.errors() == []
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gives_a_page_without_errors(
+    browser: webdriver.Chrome, tmp_path: Path, name: str
+) -> None:
+    page = Page(browser, write_page(tmp_path, BAD[name], [], {}))
+    assert page.errors() == []
+    assert page.run("return document.querySelector('h1').innerText") == tmp_path.name
