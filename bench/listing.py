@@ -27,7 +27,7 @@ def print_listing(console: Console) -> None:
         ),
         _table(
             "estimators",
-            ("name", "tasks", "bias", "decoder", "settings", "knob", "source"),
+            ("name", "tasks", "bias", "decoder", "settings", "knobs", "source"),
             (_estimator(e, tasks.values()) for e in estimators.values()),
         ),
         _table(
@@ -57,9 +57,9 @@ def _estimator(estimator: type[Estimator], tasks: Iterable[type[Task]]) -> tuple
     runs = [task.name for task in tasks if task.family in estimator.families]
     decoder = "relaxed z" if estimator.relaxed else "hard z"
     settings = _settings(estimator.Settings)
-    knob = "" if estimator.knob is None else estimator.knob.setting
+    knobs = " ".join(knob.setting for knob in estimator.knobs)
     runs_on = " ".join(runs)
-    return (estimator.name, runs_on, estimator.bias, decoder, settings, knob, estimator.citation)
+    return (estimator.name, runs_on, estimator.bias, decoder, settings, knobs, estimator.citation)
 
 
 def _settings(model: type[BaseModel]) -> str:

@@ -86,7 +86,7 @@ class NoSettings(BaseModel, extra="forbid", frozen=True):
 
 
 class Knob(NamedTuple):
-    """The one setting that trades what an estimate is worth for what it costs."""
+    """A setting that trades what an estimate is worth for what it costs, `samples` apart."""
 
     setting: str
     values: tuple[float, ...]
@@ -110,7 +110,7 @@ class Estimator(nn.Module, ABC):
     trains_latent: ClassVar[bool] = True
     """False for the floor, which leaves the unsupervised objective out altogether."""
     Settings: ClassVar[type[BaseModel]] = NoSettings
-    knob: ClassVar[Knob | None] = None
+    knobs: ClassVar[tuple[Knob, ...]] = ()
 
     def __init__(self, latent: Latent, settings: BaseModel) -> None:
         super().__init__()

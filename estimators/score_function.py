@@ -26,7 +26,6 @@ class ScoreFunction(Estimator):
     name = "sfe"
     citation = "Williams 1992"
     bias: ClassVar[Bias] = "unbiased"
-    knob = Knob("samples", (1, 4, 16))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         samples: int = Field(1, ge=1, description="samples of z for each row")
@@ -73,6 +72,7 @@ class MovingAverageBaseline(ScoreFunction):
     """b is the exponential moving average of the costs of earlier batches."""
 
     name = "sfe-ma"
+    knobs = (Knob("decay", (0.5, 0.9, 0.99)),)
 
     class Settings(ScoreFunction.Settings, frozen=True):
         decay: float = Field(0.9, ge=0, lt=1, description="share of the old average kept a step")
@@ -135,6 +135,7 @@ class NVIL(ScoreFunction):
     name = "nvil"
     citation = "Mnih & Gregor 2014"
     bias: ClassVar[Bias] = "scaled"
+    knobs = (Knob("decay", (0.5, 0.8, 0.99)),)
 
     class Settings(ScoreFunction.Settings, frozen=True):
         decay: float = Field(0.8, ge=0, lt=1, description="share of the old c and σ² kept a step")

@@ -29,7 +29,7 @@ class TopKSparsemax(SupportSum):
     name = "topk-sparsemax"
     citation = "Correia et al. 2020, section 4.1"
     families = BITS
-    knob = Knob("k", (2, 10, 50))
+    knobs = (Knob("k", (2, 10, 50)),)
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         k: int = Field(10, ge=1, description="bit-vectors kept, of highest score")
@@ -59,7 +59,7 @@ class SparseMAP(SupportSum):
     name = "sparsemap"
     citation = "Niculae et al. 2018; Correia et al. 2020, section 4.2"
     families = BITS
-    knob = Knob("tolerance", (1e-6, 1e-2, 0.2))
+    knobs = (Knob("tolerance", (1e-6, 1e-2, 0.2)),)
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         parametrisation: Parametrisation = Field(
