@@ -4,7 +4,7 @@ A model is trained by one chosen estimator and kept at its checkpoints, each wit
 gradients under softmax or independent bits, so that every cell finds both there.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +27,6 @@ from bench.training import REPORT_EVERY, Row, Trainer
 from estimators.base import Estimator
 from estimators.sampler import Sampler
 from estimators.support_sum import Dense
-from tasks.streams import Streams
 
 FIXED_STEP = 10**9
 """The step whose batch is the first of the fixed ones: no training comes that far."""
@@ -79,14 +78,16 @@ def checkpoints(
     trainer = Trainer(model, data_dir, device)
     shares = sorted(settings.checkpoints)
     found = {s: Checkpoint(round(s * trainer.steps), folder / model.key) for s in shares}
-    _train(trainer, [*found.values()], lambda share: report(share / 2))
-    for number, checkpoint in enumerate(found.values()):
-
-        def enumerating(part: float, number: int = number) -> None:
-            report((1 + (number + part) / len(found)) / 2)
-
-        _enumerate(trainer, checkpoint, settings.batches, enumerating)
+    parts = len(found) + 1
+    _train(trainer, [*found.values()], _part(report, 0, parts))
+    for number, checkpoint in enumerate(found.values(), 1):
+        _enumerate(trainer, checkpoint, settings.batches, _part(report, number, parts))
     return found
+
+
+def _part(report: Report, number: int, parts: int) -> Report:
+    """Reports of one of several parts, as those of the whole."""
+    return lambda share: report((number + share) / parts)
 
 
 def _train(trainer: Trainer, wanted: list[Checkpoint], report: Report) -> None:
@@ -108,11 +109,8 @@ def _enumerate(trainer: Trainer, checkpoint: Checkpoint, batches: int, report: R
     load(trainer, checkpoint)
     dense = Dense.make(trainer.estimator.latent)
     for number, gradients in enumerate(fixed_batches(trainer, batches)):
-
-        def of_batch(part: float, number: int = number) -> None:
-            report((number + part) / batches)
-
-        _save(gradients.exact(dense, of_batch), checkpoint.plain(number))
+        exact = gradients.exact(dense, _part(report, number, batches))
+        _save(exact, checkpoint.plain(number))
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
@@ -159,11 +157,8 @@ def gradient_cell(
         load(trainer, models[share])
         trainer.estimator.double()
         warm_up(trainer, settings.warm_up)
-
-        def measuring(part: float, number: int = number) -> None:
-            report((number + part) / len(shares))
-
-        for row in _rows(trainer, models[share], settings, measuring):
+        here = _part(report, number, len(shares))
+        for row in _rows(trainer, models[share], settings, here):
             yield {"share": share, "step": models[share].step, **row}
 
 
@@ -177,7 +172,10 @@ def _rows(
     plain: list[ByGroup] = [torch.load(f, map_location=trainer.streams.device) for f in files]
     own = plain if _has_plain_q(estimator) else [one.exact(estimator) for one in batches]
     exact, reference = joint(own), joint(plain)
-    sampler_of = _samplers(trainer.streams)
+
+    def sampler_of(draw: int, batch: int) -> Sampler:
+        return Sampler(trainer.streams.generator(f"draw of batch {batch}", draw))
+
     found, cost = measure(batches, estimator, exact, sampler_of, settings, report)
     for group, values in found.items():
         yield {
@@ -196,8 +194,3 @@ def _rows(
 def _has_plain_q(estimator: Estimator) -> bool:
     """Whether an estimator trains softmax, or independent bits."""
     return type(estimator).distribution is Estimator.distribution
-
-
-def _samplers(streams: Streams) -> Callable[[int, int], Sampler]:
-    """The randomness of each draw for each batch."""
-    return lambda draw, batch: Sampler(streams.generator(f"draw of batch {batch}", draw))

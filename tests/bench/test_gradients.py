@@ -17,6 +17,7 @@ from bench.gradient_plan import plan_gradients
 from bench.gradient_statistics import Quality
 from bench.gradients import GROUPS, Gradients, GradientSettings, joint, measure, warm_up
 from bench.profiles import Profile
+from bench.step import CountedCost
 from bench.training import Row, Trainer
 from estimators.base import Estimator, Latent
 from estimators.baselines import MovingAverage
@@ -27,8 +28,8 @@ from tasks.base import Encoding, Task
 from tasks.streams import Streams
 from tests.estimators.contract import BITS, CATEGORICAL, EveryOutcome, Problem, network, steep
 
-SETTINGS = GradientSettings(precision=0.005, draws=512)
-FEW = GradientSettings(precision=0.02, draws=256)
+SETTINGS = GradientSettings(precision=0.005, draws=256)
+FEW = GradientSettings(precision=0.02, draws=64)
 
 SHIFTS = (0.0, 1.5)
 """Of the scores of two batches, whose gradients are far apart."""
@@ -135,7 +136,7 @@ def test_mean_and_variance_are_the_enumerated_ones(name: str, settings: dict[str
     assert scores.exact_norm == pytest.approx(float(exact.square().sum() / 2) ** 0.5)
     assert scores.bias_low < 0.01 * scores.exact_norm
     assert abs(scores.variance - variance) < 4 * scores.variance_error
-    assert scores.variance_error < 0.1 * variance
+    assert scores.variance_error < 0.15 * variance
     assert cost["decoder_calls"] == estimator.calls_per_row
 
 
@@ -202,7 +203,7 @@ def test_summing_lowers_the_variance_of_the_same_baseline(k: int, samples: int) 
     model = TinyModel(CATEGORICAL)
     with torch.no_grad():
         model.scores[0] += 3
-    rest = 1 - float(model.scores.softmax(dim=0).topk(k).values.sum())
+    rest = 1 - float(model.scores.detach().softmax(dim=0).topk(k).values.sum())
     assert rest * (k + samples) <= samples
     summed = with_state(make("sum-and-sample", CATEGORICAL, k=k, samples=samples))
     found = enumerated(summed, model)[1]
@@ -211,18 +212,48 @@ def test_summing_lowers_the_variance_of_the_same_baseline(k: int, samples: int) 
         assert found < enumerated(sampled, model)[1]
 
 
+class Gaussian:
+    """Stands in for `Gradients`: normal estimates of a mean and deviations that are known."""
+
+    rows = 1
+
+    def __init__(self, mean: list[float], deviation: list[float]) -> None:
+        self.mean, self.deviation = torch.tensor([mean, deviation], dtype=torch.float64)
+        self.cost = CountedCost(cast(Task, None))
+
+    def estimate(self, estimator: object, sampler: Sampler) -> dict[str, Tensor]:
+        noise = torch.randn(3, generator=sampler._generator, dtype=torch.float64)
+        nothing = torch.zeros(1, dtype=torch.float64)
+        drawn = self.mean + self.deviation * noise
+        return {"scores": drawn, "encoder": nothing, "decoder": nothing}
+
+
 def test_intervals_cover_with_the_stopping_rule_and_several_batches() -> None:
-    """The bias of a relaxation, and the variance of a sampler, against what is known of them."""
-    model, runs = TinyModel(CATEGORICAL), 60
-    estimator = with_state(make("sfe-ma", CATEGORICAL))
-    variance = enumerated(estimator, model)[1]
-    rule = GradientSettings(precision=0.3, draws=256)
-    found = [measured(estimator, model, rule, seed) for seed in range(runs)]
-    assert len({cost["draws"] for _, cost in found}) > 1  # the rule has something to decide
-    scores = [quality["scores"] for quality, _ in found]
-    assert sum(q.bias_low == 0 for q in scores) / runs > 0.9
-    close = [abs(q.variance - variance) <= Z * q.variance_error for q in scores]
-    assert sum(close) / runs > 0.85
+    """‖bias‖² and the variance are the batches' means, whose gradients and biases are far apart."""
+    batches = [Gaussian([3.0, 0.5, 4.0], [1.0, 2.0, 0.5]), Gaussian([-1.0, 1.0, 1.0], [1, 1, 1])]
+    exact = [torch.tensor([3.0, 0.0, 4.0]), torch.tensor([0.0, 1.0, 0.0])]
+    nothing = torch.zeros(1, dtype=torch.float64)
+    target = joint([{"scores": e.double(), "encoder": nothing, "decoder": nothing} for e in exact])
+    bias, variance, runs = ((0.25 + 2) / 2) ** 0.5, (5.25 + 3) / 2, 60
+    rule = GradientSettings(precision=0.055, draws=256)
+    covered = near = 0
+    counts = set()
+    for seed in range(runs):
+        streams = Streams(seed)
+
+        def sampler(draw: int, batch: int, streams: Streams = streams) -> Sampler:
+            return Sampler(streams.generator(f"draw of batch {batch}", draw))
+
+        found, cost = measure(
+            cast(list[Gradients], batches), make("sfe", CATEGORICAL), target, sampler, rule
+        )
+        scores = found["scores"]
+        covered += scores.bias_low <= bias <= scores.bias_high
+        near += abs(scores.variance - variance) <= Z * scores.variance_error
+        counts.add(cost["draws"])
+    assert counts == {64, 128, 256}  # the rule has something to decide
+    assert covered / runs > 0.9
+    assert near / runs > 0.85
 
 
 def test_an_exact_gradient_in_parts_is_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +270,7 @@ def test_an_exact_gradient_in_parts_is_the_whole_one(monkeypatch: pytest.MonkeyP
 
 
 def test_cells_are_one_setting_turned_and_rows_the_groups(profile: Profile, tmp_path: Path) -> None:
-    how = {"checkpoints": [0.0, 1.0], "warm_up": 3, "draws": 64, "batches": 2}
+    how = {"checkpoints": [0.0, 1.0], "warm_up": 3, "draws": 32, "batches": 2}
     quick = profile.model_copy(update={"gradients": how})
     models = plan(["bitvector"], ["dense"], 1, quick)
     grid = plan(["bitvector"], ["sfe", "sum-and-sample"], 1, quick)
