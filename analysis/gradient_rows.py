@@ -47,8 +47,8 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
 
 
 _COLUMNS = (
-    "step", "seeds", "bias", "bias_low", "bias_high", "variance", "variance_error", "cosine",
-    "cosine_error", "mean_squared_error", "signal_to_noise", "decoder_calls", "seconds",
+    "step", "seeds", "declared", "bias", "bias_low", "bias_high", "variance", "variance_error",
+    "cosine", "cosine_error", "mean_squared_error", "signal_to_noise", "decoder_calls", "seconds",
     "distance", "draws", "settings",
 )  # fmt: skip
 
@@ -69,6 +69,7 @@ def _mean(own: pd.DataFrame) -> dict[str, Any]:
     return {
         "step": mean(own["step"]),
         "seeds": len(own),
+        "declared": own["declared"].iloc[0],
         "bias": bias,
         "bias_low": low,
         "bias_high": high,

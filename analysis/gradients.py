@@ -132,11 +132,15 @@ def _is_sum(row: pd.Series) -> bool:
 
 
 def _bias(row: pd.Series) -> str:
-    """The bias with its interval; where none is found, what it is below."""
+    """The bias with its interval; where none is found, what it is below.
+
+    One that is found where the estimator has none by its own account is marked.
+    """
     if _is_sum(row) and row["bias_high"] < 1e-6:
         return "0"
     if row["bias_low"] > 0:
-        return f"{row['bias']:.2f} ({row['bias_low']:.2f} to {row['bias_high']:.2f})"
+        mark = "" if row["declared"] == "biased" else " †"
+        return f"{row['bias']:.2f} ({row['bias_low']:.2f} to {row['bias_high']:.2f}){mark}"
     return f"< {row['bias_high']:.2g}"
 
 
@@ -178,7 +182,8 @@ _OVERVIEW = (
     f"Gradients of the {GROUP}'s parameters at the last checkpoint, relative to the exact one: "
     "bias of estimators as they are set (with a 95% interval, or what it is below where none was "
     "found) and variance of one estimate at equal decoder calls, the fewest of the tables below. "
-    "Means over seeds."
+    "Means over seeds. † By its own account the estimator has no bias: chance, one time in "
+    "twenty, or an outcome so rare that no draw has seen it, for which no interval has room."
 )
 _QUALITY = "As set, and with one setting turned at a time; variance and MSE are of one estimate."
 _BUDGET = (

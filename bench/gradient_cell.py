@@ -182,6 +182,7 @@ def _rows(
             **cost,
             **values._asdict(),
             "group": group,
+            "declared": estimator.bias,
             "size": exact[group].numel() // settings.batches,
             "batches": settings.batches,
             "mean_squared_error": values.mean_squared_error,

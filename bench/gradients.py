@@ -38,7 +38,7 @@ WARM_UP_STEP = 2 * 10**9
 FASTER = 10
 """A baseline network is as good after 100 steps so as after 600 at the rate of training alone."""
 
-SUMMED_AT_ONCE = 2**18
+SUMMED_AT_ONCE = 2**16
 """Assignments that an exact gradient is summed over at a time, unless one row has more."""
 
 CONSTANT_AFTER = 3

@@ -56,7 +56,7 @@ SCHEMA = _schema(
 """Of cells that train."""
 
 GRADIENT_SCHEMA = _schema(
-    (*_COMMON_TEXT, "group", "knob"),
+    (*_COMMON_TEXT, "group", "knob", "declared"),
     (*_COMMON_NUMBERS, *_GRADIENT_NUMBERS),
     (*_COMMON_COUNTS, "draws", "size", "batches"),
 )
