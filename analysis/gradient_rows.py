@@ -61,7 +61,7 @@ def _mean(own: pd.DataFrame) -> dict[str, Any]:
         return float(values.mean(skipna=False))
 
     def error(values: pd.Series) -> float:
-        return math.sqrt(float((values**2).sum())) / len(values)
+        return math.sqrt(float((values**2).sum(skipna=False))) / len(values)
 
     square = mean(own["bias_square"] / norm**2)
     bias, low, high = norm_interval(square, error(own["bias_square_error"] / norm**2))

@@ -145,7 +145,10 @@ def _bias(row: pd.Series) -> str:
 
 
 def _cosine(row: pd.Series) -> str:
-    if _is_sum(row) or pd.isna(row["cosine"]):
+    """The cosine with its 95% interval; a dash where noise leaves nothing to say."""
+    if pd.isna(row["cosine"]) or pd.isna(row["cosine_error"]):
+        return "–"
+    if _is_sum(row):
         return f"{row['cosine']:.3f}"
     return f"{row['cosine']:.3f} ± {Z * row['cosine_error']:.3f}"
 

@@ -125,6 +125,8 @@ def test_the_table_has_a_line_for_each_setting_turned(table: pd.DataFrame) -> No
     ]  # fmt: skip
     assert frame.loc["dense", ["bias", "variance", "cosine"]].tolist() == ["0", "0", "1.000"]
     assert frame.loc["gumbel", "bias"] == "0.60 (0.58 to 0.62)"
+    noise = pooled(table.assign(cosine_error=float("nan")))
+    assert quality_table(noise, "ssvae").loc["gumbel", "cosine"] == "–"
     found = pooled(table.assign(declared="unbiased"))
     assert quality_table(found, "ssvae").loc["gumbel", "bias"] == "0.60 (0.58 to 0.62) †"
     assert frame.loc["rloo", "bias"] == "< 0.14"
