@@ -11,7 +11,7 @@ bench: $(READY)
 	$(BIN)/python run_bench.py --tasks all --estimators all
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

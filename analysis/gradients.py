@@ -1,131 +1,160 @@
-"""Tables and figures of gradient quality."""
+"""Tables and the report of gradient quality, from the rows that `pooled` makes."""
 
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.axes import Axes
 
-from analysis.figures import colour, marker, save_row
+from analysis.figures import save_row
+from analysis.gradient_figures import (
+    bias_against_variance,
+    bias_along_training,
+    effect_of,
+    variance_against_calls,
+    variance_against_time,
+    variance_along_training,
+)
+from analysis.gradient_rows import (
+    GROUP,
+    NOISE,
+    SAMPLES,
+    Z,
+    at_own_settings,
+    last,
+    pooled,
+    swept,
+)
 from analysis.load import load_gradients
 from analysis.tables import markdown
 
-GROUP = "encoder"
-"""The group of parameters that the figures show, unless told otherwise."""
+GROUPS = ("scores", "encoder", "decoder")
 
 
-def default_knob(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each estimator at the first value of its knob that was measured."""
-    first = table.groupby(["task", "estimator"])["knob_value"].transform("min")
-    return table[table["knob_value"].isna() | (table["knob_value"] == first)]
-
-
-def relative(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with bias, its bounds, variance and distance as shares of the exact gradient.
-
-    Biases are relative to its norm, variances and mean squared errors to its square.
-    """
-    out = table.copy()
-    norm = table["exact_norm"].where(table["exact_norm"] > 0)
-    for name in ("bias", "bias_low", "bias_high"):
-        out[name] = table[name] / norm
-    for name in ("variance", "mean_squared_error"):
-        out[name] = table[name] / norm**2
-    out["objective_distance"] = table["objective_distance"] / table["plain_norm"]
-    return out
-
-
-def variance_against_calls(table: pd.DataFrame, task: str, axes: Axes, group: str = GROUP) -> None:
-    """Variance of a single estimate, relative to the exact gradient, against decoder calls.
-
-    At the last checkpoint, means over seeds; a line joins the values of an estimator's knob.
-    Estimates without variance are drawn at the bottom.
-    """
-    rows = _last(relative(table), task, group)
-    means = rows.groupby(["estimator", "knob_value"], dropna=False)[["decoder_calls", "variance"]]
-    points = means.mean().reset_index()
-    positive = points.loc[points["variance"] > 1e-12, "variance"]
-    bottom = positive.min() / 10 if len(positive) else 1.0
-    for name, own in points.groupby("estimator"):
-        own = own.sort_values("decoder_calls")
-        axes.plot(
-            own["decoder_calls"], own["variance"].clip(lower=bottom), color=colour(str(name)),
-            marker=marker(str(name)), linewidth=0.8, markersize=4, label=name,
-        )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="decoder calls for each example", title=task)
-    axes.set_ylabel("variance / ‖exact gradient‖²")
-    axes.axhline(bottom, color="grey", linestyle=":", linewidth=0.8)
-
-
-def bias_against_variance(table: pd.DataFrame, task: str, axes: Axes, group: str = GROUP) -> None:
-    """Relative bias with its interval against relative variance, at the last checkpoint.
-
-    An interval that reaches down to zero is drawn from the bottom: no bias was found.
-    """
-    rows = _last(relative(default_knob(table)), task, group)
-    means = rows.groupby("estimator")[["bias", "bias_low", "bias_high", "variance"]].mean()
-    noisy = means[means["variance"] > 1e-12]
-    bottom = 1e-3
-    for name, row in noisy.iterrows():
-        low, high = max(bottom, row["bias_low"]), max(bottom, row["bias_high"])
-        axes.plot([row["variance"]] * 2, [low, high], color=colour(str(name)), linewidth=1)
-        axes.plot(
-            row["variance"], max(bottom, row["bias"]), color=colour(str(name)),
-            marker=marker(str(name)), linestyle="none", markersize=4, label=name,
-        )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="variance / ‖exact gradient‖²", title=task)
-    axes.set_ylabel("‖bias‖ / ‖exact gradient‖")
-
-
-def along_training(table: pd.DataFrame, task: str, axes: Axes, group: str = GROUP) -> None:
-    """Root mean squared error of a single estimate, relative to the exact gradient, by step."""
-    rows = relative(default_knob(table))
-    rows = rows[(rows["task"] == task) & (rows["group"] == group) & (rows["status"] == "ok")]
-    for name, own in rows.groupby("estimator"):
-        curve = own.groupby("step")["mean_squared_error"].mean() ** 0.5
-        curve = curve[curve > 1e-6]
-        axes.plot(
-            curve.index, curve, color=colour(str(name)), marker=marker(str(name)), linewidth=0.8,
-            markersize=3, label=name if len(curve) else None,
-        )  # fmt: skip
-    axes.set(xscale="symlog", yscale="log", xlabel="training step", title=task)
-    axes.set_ylabel("root mean squared error / ‖exact gradient‖")
-
-
-def knob_effects(table: pd.DataFrame, task: str, axes: Axes, group: str = GROUP) -> None:
-    """Mean squared error of a single estimate against the knob, at the last checkpoint."""
-    rows = _last(relative(table), task, group)
-    rows = rows[rows["knob_value"].notna() & (rows["mean_squared_error"] > 1e-12)]
-    for name, own in rows.groupby("estimator"):
-        curve = own.groupby("knob_value")["mean_squared_error"].mean()
-        axes.plot(
-            curve.index, curve, color=colour(str(name)), marker=marker(str(name)), linewidth=0.8,
-            markersize=4, label=f"{name} ({own['knob'].iloc[0]})",
-        )  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="value of the knob", title=task)
-    axes.set_ylabel("mean squared error / ‖exact gradient‖²")
-
-
-def quality_table(table: pd.DataFrame, task: str, group: str = GROUP) -> pd.DataFrame:
-    """The last checkpoint in numbers: a row for each estimator and value of its knob."""
-    rows = _last(relative(table), task, group)
-    lines: dict[str, dict[str, str]] = {}
-    for (name, knob, value), own in rows.groupby(["estimator", "knob", "knob_value"], dropna=False):
-        mean = own.mean(numeric_only=True)
-        label = str(name) if knob is None or knob != knob else f"{name}, {knob} = {value:g}"
-        found = mean["bias_low"] > 0
-        bias = f"{mean['bias']:.3f}" if found else f"< {mean['bias_high']:.2g}"
-        exact = mean["variance"] < 1e-12
-        lines[label] = {
-            "bias": "0" if exact and mean["bias_high"] < 1e-6 else bias,
-            "cosine": f"{mean['cosine']:.3f}",
-            "variance": "0" if exact else f"{mean['variance']:.3g}",
-            "variance × calls": "0" if exact else f"{mean['variance'] * mean['decoder_calls']:.3g}",
-            "decoder calls": f"{mean['decoder_calls']:.1f}",
-            "ms": f"{1e3 * mean['seconds']:.1f}",
-            "objective's distance": f"{mean['objective_distance']:.2f}",
-            "draws": f"{mean['draws']:.0f}",
+def quality_table(rows: pd.DataFrame, task: str, group: str = GROUP) -> pd.DataFrame:
+    """The last checkpoint in numbers: a line for each estimator, and for each setting turned."""
+    here = last(rows, task, group).sort_values(
+        ["estimator", "knob", "knob_value"], na_position="first"
+    )
+    lines = {}
+    for _, row in here.iterrows():
+        turned = "" if pd.isna(row["knob"]) else f", {row['knob']} = {row['knob_value']:g}"
+        lines[f"{row['estimator']}{turned}"] = {
+            "bias": _bias(row),
+            "cosine": _cosine(row),
+            "variance": _variance(row["variance"]),
+            "MSE": _variance(row["mean_squared_error"]),
+            "decoder calls": f"{row['decoder_calls']:.1f}",
+            "ms": f"{1e3 * row['seconds']:.1f}",
+            "objective's distance": f"{row['distance']:.2f}",
+            "draws": f"{row['draws']:.0f}",
         }
     return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def budget_table(rows: pd.DataFrame, task: str, group: str = GROUP) -> pd.DataFrame:
+    """Variance at equal decoder calls and at equal time: a line for each estimator.
+
+    At equal calls it is measured, with as many samples as make these calls. At equal time, that of
+    the slowest estimate at the most calls, it is that of a mean of independent estimates of the
+    most calls, as many (a fraction, too) as the time allows. Sums have none where that suffices.
+    """
+    here = last(rows, task, group)
+    sampled = swept(here, SAMPLES)
+    turned = sampled.loc[sampled["knob"] == SAMPLES, "decoder_calls"]
+    most = sampled[sampled["decoder_calls"] == turned.max()]
+    time = float(most["seconds"].max())
+    lines = {}
+    for _, row in at_own_settings(here).sort_values("estimator").iterrows():
+        name, own = row["estimator"], sampled[sampled["estimator"] == row["estimator"]]
+        line = {
+            "variance as set": _variance(row["variance"]),
+            "calls": f"{row['decoder_calls']:.1f}",
+        }
+        for calls in sorted(turned.unique()):
+            line[f"at {calls:g} calls"] = _at(own, calls, row)
+        largest = most[most["estimator"] == name]
+        if len(largest):
+            value = largest.iloc[0]["variance"] * largest.iloc[0]["seconds"] / time
+            line[f"in {1e3 * time:.1f} ms"] = _variance(value)
+        elif len(most):
+            line[f"in {1e3 * time:.1f} ms"] = _of_sum(row, row["seconds"] <= time)
+        lines[name] = line
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def _at(own: pd.DataFrame, calls: float, base: pd.Series) -> str:
+    """The variance that was measured at so many calls."""
+    there = own[own["decoder_calls"] == calls]
+    if len(there):
+        return _variance(there.iloc[0]["variance"])
+    return _of_sum(base, base["decoder_calls"] <= calls)
+
+
+def _of_sum(row: pd.Series, affordable: bool) -> str:
+    return "0" if _is_sum(row) and affordable else "–"
+
+
+def group_table(rows: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Bias and signal to noise for each group of parameters, of estimators as they are set.
+
+    Signal to noise is ‖exact gradient‖ / √tr Var of a single estimate.
+    """
+    lines: dict[str, dict[str, str]] = {}
+    for group in GROUPS:
+        for _, row in at_own_settings(last(rows, task, group)).sort_values("estimator").iterrows():
+            line = lines.setdefault(row["estimator"], {})
+            line[f"{group}: bias"] = _bias(row)
+            ratio = f"{row['signal_to_noise']:.3g}"
+            line[f"{group}: signal / noise"] = "∞" if _is_sum(row) else ratio
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def overview(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line for each estimator: bias as it is set, and variance at the fewest calls of the sweep.
+
+    Sums have their own number of calls beside their variance of zero.
+    """
+    lines: dict[str, dict[str, str]] = {}
+    for task in sorted(rows["task"].unique()):
+        here = last(rows, task, GROUP)
+        sampled = swept(here, SAMPLES)
+        calls = sampled.loc[sampled["knob"] == SAMPLES, "decoder_calls"].min()
+        for _, row in at_own_settings(here).sort_values("estimator").iterrows():
+            own = sampled[sampled["estimator"] == row["estimator"]]
+            alone = f"0 ({row['decoder_calls']:.1f} calls)" if _is_sum(row) else ""
+            line = lines.setdefault(row["estimator"], {})
+            line[f"{task}: bias"] = _bias(row)
+            line[f"{task}: variance"] = alone or _at(own, calls, row)
+    return pd.DataFrame.from_dict(lines, orient="index").fillna("")
+
+
+def _is_sum(row: pd.Series) -> bool:
+    return bool(row["variance"] < NOISE)
+
+
+def _bias(row: pd.Series) -> str:
+    """The bias with its interval; where none is found, what it is below.
+
+    One that is found where the estimator has none by its own account is marked.
+    """
+    if _is_sum(row) and row["bias_high"] < 1e-6:
+        return "0"
+    if row["bias_low"] > 0:
+        mark = "" if row["declared"] == "biased" else " †"
+        return f"{row['bias']:.2f} ({row['bias_low']:.2f} to {row['bias_high']:.2f}){mark}"
+    return f"< {row['bias_high']:.2g}"
+
+
+def _cosine(row: pd.Series) -> str:
+    """The cosine with its 95% interval; a dash where noise leaves nothing to say."""
+    if pd.isna(row["cosine"]) or pd.isna(row["cosine_error"]):
+        return "–"
+    if _is_sum(row):
+        return f"{row['cosine']:.3f}"
+    return f"{row['cosine']:.3f} ± {Z * row['cosine_error']:.3f}"
+
+
+def _variance(value: float) -> str:
+    return "0" if value < NOISE else f"{value:.3g}"
 
 
 def write_gradient_report(folder: Path) -> list[Path]:
@@ -135,13 +164,13 @@ def write_gradient_report(folder: Path) -> list[Path]:
         ResultsError: the folder can't be read.
     """
     table = load_gradients(folder)
-    measured = table[table["status"] == "ok"]
-    tasks = sorted(measured["task"].unique())
-    draws = (variance_against_calls, bias_against_variance, along_training, knob_effects)
-    figures = [save_row(measured, tasks, draw, folder / "figures") for draw in draws if tasks]
-    parts = [f"# {folder.name}", f"Gradients of the {GROUP}'s parameters at the last checkpoint."]
-    for task in tasks:
-        parts += [f"## {task}", markdown(quality_table(measured, task), task)]
+    rows = pooled(table)
+    figures = _save_figures(rows, folder / "figures")
+    parts = [f"# {folder.name}", _OVERVIEW, markdown(overview(rows), "estimator")]
+    for task in sorted(rows["task"].unique()):
+        parts += [f"## {task}", _QUALITY, markdown(quality_table(rows, task), task)]
+        parts += [_BUDGET, markdown(budget_table(rows, task), task)]
+        parts += [_GROUPS, markdown(group_table(rows, task), task)]
     failed = table[~table["status"].isin(["ok", "skipped"])].drop_duplicates("key")
     parts += [
         f"- {r.task} {r.estimator} {r.seed}: {r.status}: {r.reason}" for r in failed.itertuples()
@@ -152,7 +181,30 @@ def write_gradient_report(folder: Path) -> list[Path]:
     return [path, *figures]
 
 
-def _last(table: pd.DataFrame, task: str, group: str) -> pd.DataFrame:
-    """One task's rows of a group at the last checkpoint."""
-    rows = table[(table["task"] == task) & (table["group"] == group) & (table["status"] == "ok")]
-    return rows[rows["share"] == rows["share"].max()]
+_OVERVIEW = (
+    f"Gradients of the {GROUP}'s parameters at the last checkpoint, relative to the exact one: "
+    "bias of estimators as they are set (with a 95% interval, or what it is below where none was "
+    "found) and variance of one estimate at equal decoder calls, the fewest of the tables below. "
+    "Means over seeds. † By its own account the estimator has no bias: chance, one time in "
+    "twenty, or an outcome so rare that no draw has seen it, for which no interval has room."
+)
+_QUALITY = "As set, and with one setting turned at a time; variance and MSE are of one estimate."
+_BUDGET = (
+    "Variance at equal decoder calls, measured with as many samples as make them, and at equal "
+    "time, reckoned for a mean of independent estimates of the most calls."
+)
+_GROUPS = "By group of parameters: bias, and ‖exact gradient‖ / √tr Var of one estimate."
+
+
+def _save_figures(rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Draw everything that there is anything of."""
+    draws = (
+        variance_against_calls, variance_against_time, bias_against_variance,
+        variance_along_training, bias_along_training,
+    )  # fmt: skip
+    tasks = sorted(rows["task"].unique())
+    paths = [save_row(rows, tasks, draw, folder) for draw in draws if tasks]
+    for knob in sorted(rows["knob"].dropna().unique()):
+        with_it = sorted(rows.loc[rows["knob"] == knob, "task"].unique())
+        paths.append(save_row(rows, with_it, effect_of(knob), folder))
+    return paths

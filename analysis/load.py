@@ -1,6 +1,7 @@
 """Reading results folders."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,10 @@ from pyarrow import dataset as ds
 from pyarrow import fs
 
 SCHEMA_VERSION = 2
-"""The version of the columns, which is written and understood."""
+"""The version of the columns of trainings, which is written and understood."""
+
+GRADIENT_SCHEMA_VERSION = 3
+"""The same, of measurements of gradients."""
 
 CELLS = "task=*/estimator=*/[!.]*.parquet"
 """Where cells are, in the folder `cells` of a results folder."""
@@ -56,6 +60,11 @@ def read_grid(folder: Path) -> list[dict[str, str]]:
     return entries
 
 
+def schema_version(columns: Sequence[str]) -> int:
+    """The version that a table with these columns has to have."""
+    return GRADIENT_SCHEMA_VERSION if "group" in columns else SCHEMA_VERSION
+
+
 def read_cells(folder: Path) -> pa.Table:
     """The rows of a results folder as they are stored, with columns task and estimator.
 
@@ -92,10 +101,11 @@ def _read_once(folder: Path, files: list[Path]) -> pa.Table:
         versions = set(table["schema_version"].to_pylist())
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ResultsError(_damage(folder, files, error)) from error
-    if versions != {SCHEMA_VERSION}:
+    current = schema_version(table.column_names)
+    if versions != {current}:
         raise ResultsError(
             f"{folder} has results of schema {', '.join(sorted(map(str, versions)))}, this is "
-            f"{SCHEMA_VERSION}: read them with the commit that wrote them, or give another --out"
+            f"{current}: read them with the commit that wrote them, or give another --out"
         )
     if files != [compacted] and (folder / GRID).is_file():
         keys = [entry["key"] for entry in read_grid(folder)]

@@ -42,7 +42,7 @@ class Cell:
     """Its type, "cpu" or "cuda": each has a generator of its own."""
     gradients: dict[str, Any] | None = None
     """Where that is what the cell is for: how to measure gradients ("settings"), on which model
-    ("model"), and where the estimator's knob stands ("knob")."""
+    ("model"), and the setting of the estimator that was turned, if one was ("knob")."""
 
     @property
     def key(self) -> str:

@@ -69,6 +69,7 @@ def gradients(*, grid: Grid = DEFAULT_GRID, trained_by: str = "dense") -> int:
     """
     from rich.console import Console
 
+    from analysis.gradient_rows import pooled
     from analysis.gradients import quality_table, write_gradient_report
     from analysis.load import load_gradients
     from bench.gradient_plan import plan_gradients
@@ -85,7 +86,7 @@ def gradients(*, grid: Grid = DEFAULT_GRID, trained_by: str = "dense") -> int:
     with results_errors():
         compact(execution.results)
         written = write_gradient_report(execution.results)
-        print_frames(load_gradients(execution.results), quality_table, console)
+        print_frames(pooled(load_gradients(execution.results)), quality_table, console)
     return _conclude(outcomes, written[0], console)
 
 

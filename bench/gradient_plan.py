@@ -1,19 +1,25 @@
-"""The cells of a measurement of gradients: each estimator at each value of its knob."""
+"""The cells of a measurement of gradients: estimators as they are set, and with settings turned."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.cells import Cell, Planned, cell_latent
+from pydantic import ValidationError
+
+from bench.cells import Planned, cell_latent
 from bench.errors import UserError
 from bench.gradients import GradientSettings
 from bench.profiles import Profile, validated
-from estimators.base import Knob
+from estimators.base import Estimator, Latent
 from estimators.registry import all_estimators
 
-MAX_BITS = 12
+MAX_BITS = 16
 """The exact gradient sums over 2^D bit-vectors for every example."""
+
+SAMPLES = "samples"
+"""The setting of every sampler that says how many it takes."""
 
 
 def plan_gradients(
@@ -32,8 +38,8 @@ def plan_gradients(
     Raises:
         UserError: a setting is wrong, or the models can't be trained so.
     """
-    settings = validated(GradientSettings, profile.gradients, "gradients").model_dump(mode="json")
-    trained = {}
+    settings = validated(GradientSettings, profile.gradients, "gradients")
+    trained: dict[tuple[str, int], dict[str, Any]] = {}
     for item in models:
         if item.skip is not None:
             raise UserError(f"models can't be trained so: {item.skip}; name another --trained-by")
@@ -46,35 +52,52 @@ def plan_gradients(
     for item in planned:
         cell = item.cell
         if all_estimators()[cell.estimator].trains_latent:
-            how = {"settings": settings, "model": trained[cell.task, cell.seed], "knob": {}}
-            found += _variants(replace(item, cell=replace(cell, gradients=how)), data_dir)
+            model = trained[cell.task, cell.seed]
+            how = {"settings": settings.model_dump(mode="json"), "model": model, "knob": {}}
+            # All are judged on the same batches: those of the model's training.
+            training = cell.training | {"batch_size": model["training"]["batch_size"]}
+            measuring = replace(cell, gradients=how, training=training)
+            found += _variants(replace(item, cell=measuring), settings.calls, data_dir)
     return found
 
 
-def _variants(item: Planned, data_dir: Path | None) -> list[Planned]:
-    """The cell as it is, and at the other values of the estimator's knob."""
+def _variants(item: Planned, calls: Sequence[int], data_dir: Path | None) -> list[Planned]:
+    """The cell as it is, and with one setting of the estimator turned at a time."""
     if item.skip is not None:
         return [item]
-    latent = cell_latent(item.cell, data_dir)
+    cell, latent = item.cell, cell_latent(item.cell, data_dir)
     if latent.family == "bits" and latent.size > MAX_BITS:
         reason = f"the exact gradient needs all 2^{latent.size} bit-vectors; at most 2^{MAX_BITS}"
         return [replace(item, skip=reason)]
-    estimator = all_estimators()[item.cell.estimator]
-    settings = [item.cell.estimator_settings]
-    if estimator.knob is not None:
-        name, values = estimator.knob
-        kind = type(settings[0][name])
-        settings += [settings[0] | {name: kind(value)} for value in values]
-    variants: list[dict[str, Any]] = [s for i, s in enumerate(settings) if s not in settings[:i]]
-    return [
-        Planned(_at(item.cell, chosen, estimator.knob), None)
-        for chosen in variants
-        if estimator.refusal(latent, estimator.Settings(**chosen)) is None
-    ]
+    estimator, base = all_estimators()[cell.estimator], cell.estimator_settings
+    found = [item]
+    for setting, value in _turned(estimator, latent, base, calls):
+        chosen = base | {setting: value}
+        refusal = estimator.refusal(latent, estimator.Settings(**chosen))
+        if value != base[setting] and refusal is None:
+            gradients = {**(cell.gradients or {}), "knob": {setting: value}}
+            turned = replace(cell, estimator_settings=chosen, gradients=gradients)
+            found.append(Planned(turned, None))
+    return found
 
 
-def _at(cell: Cell, settings: dict[str, Any], knob: Knob | None) -> Cell:
-    """The cell with these settings of its estimator, and its knob noted."""
-    stands = {} if knob is None else {knob.setting: settings[knob.setting]}
-    gradients = {**(cell.gradients or {}), "knob": stands}
-    return replace(cell, estimator_settings=settings, gradients=gradients)
+def _turned(
+    estimator: type[Estimator], latent: Latent, base: dict[str, Any], calls: Sequence[int]
+) -> Iterator[tuple[str, float]]:
+    """Settings with the values to measure an estimator at."""
+    if SAMPLES in base:
+        for wanted in calls:
+            yield from ((SAMPLES, n) for n in _samples(estimator, latent, base, wanted))
+    for knob in estimator.knobs:
+        kind = type(base[knob.setting])
+        yield from ((knob.setting, kind(value)) for value in knob.values)
+
+
+def _samples(
+    estimator: type[Estimator], latent: Latent, base: dict[str, Any], calls: int
+) -> Iterator[int]:
+    """The number of samples at which an estimator makes so many decoder calls, if there is one."""
+    for samples in range(1, calls + 1):
+        with suppress(ValidationError):  # it needs more samples than that
+            if estimator.make(latent, **base | {SAMPLES: samples}).calls_per_row == calls:
+                yield samples

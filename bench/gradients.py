@@ -1,51 +1,70 @@
 """Gradient quality: estimates at fixed parameters against the exact gradient, by enumeration.
 
-A model is trained by one chosen estimator, and kept at some points of its training. At each, the
-gradient of the objective for one fixed batch is estimated again and again, in float64, and
-compared with the exact gradient of the objective that the estimator itself targets: the sum over
-the support of its own q. How far that is from the gradient under softmax, or independent bits, is
-reported apart.
+At fixed parameters the gradient of the objective is estimated again and again for each of a few
+fixed batches, in float64, and compared with the exact gradient for that batch, of the objective
+that the estimator itself targets: the sum over the support of its own q. A draw is one estimate
+for each batch. Squares are means over the batches: ‖e‖² of their ‖e‖², ‖bias‖² of their ‖bias‖²,
+and the variance is that of an estimate around its batch's mean, in which the batches' differences
+have no part.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from bench.cells import Cell
-from bench.files import written_whole
-from bench.gradient_statistics import BLOCKS, Quality, joined, quality
+from bench.gradient_statistics import BLOCKS, Draws, Quality
 from bench.step import CountedCost, latent_loss
-from bench.training import REPORT_EVERY, Row, Trainer
+from bench.training import Row, Trainer
 from estimators.base import Estimator
 from estimators.distributions import Distribution
 from estimators.sampler import Sampler
-from estimators.support_sum import Dense, SupportSum
-from tasks.base import Encoding, Task
+from estimators.support_sum import SupportSum
+from tasks.base import Context, Encoding, Task
 
 GROUPS = ("scores", "encoder", "decoder")
 """What a gradient is taken for: q's scores; the parameters that they depend on; all others."""
 
-FIXED_STEP = 10**9
-"""The step whose batch is the fixed one: no training comes that far."""
+ByGroup = dict[str, Tensor]
+"""A gradient (P,) for each of `GROUPS`."""
+
+WARM_UP_STEP = 2 * 10**9
+"""The step whose batch is the first of the warm-up: no training comes that far."""
+
+FASTER = 10
+"""A baseline network is as good after 100 steps so as after 600 at the rate of training alone."""
+
+SUMMED_AT_ONCE = 2**16
+"""Assignments that an exact gradient is summed over at a time, unless one row has more."""
+
+CONSTANT_AFTER = 3
+"""Draws after which a sum whose draws are all equal is taken to have no variance."""
+
+Report = Callable[[float], None]
+"""Told of the share that is done, in [0, 1]."""
 
 
 class GradientSettings(BaseModel, extra="forbid", frozen=True):
     """How gradients are measured."""
 
     checkpoints: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
-        (0.0, 0.05, 0.25, 1.0), min_length=1, description="shares of the training done"
+        (0.0, 0.05, 0.25, 1.0),
+        min_length=1,
+        description="shares of the training done; settings are turned at the last alone",
     )
+    calls: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (4, 16), description="decoder calls a row that every sampler is measured at"
+    )
+    batches: int = Field(4, ge=1, description="fixed batches")
     warm_up: int = Field(200, ge=0, description="steps that warm the estimator's own state")
     precision: float = Field(
         0.02, gt=0, description="half-width of the bias's interval to stop at, of the exact norm"
     )
-    draws: int = Field(4096, ge=BLOCKS, description="most estimates")
+    draws: int = Field(4096, ge=BLOCKS, description="most estimates for each batch")
 
 
 class _OwnSum(SupportSum):
@@ -63,6 +82,17 @@ class _OwnSum(SupportSum):
 
     def distribution(self, scores: Tensor) -> Distribution:
         return self._other[0].distribution(scores)
+
+
+class _CostOfRows(CountedCost):
+    """A cost that takes rows of a part of the batch."""
+
+    def __init__(self, task: Task, part: Tensor) -> None:
+        super().__init__(task)
+        self._part = part
+
+    def __call__(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
+        return super().__call__(context, z, self._part[row])
 
 
 class Gradients:
@@ -90,14 +120,16 @@ class Gradients:
     def _encode(self) -> Encoding:
         return self.task.encode(self.batch)._replace(supervised=None)
 
-    def estimate(self, estimator: Estimator, sampler: Sampler) -> dict[str, Tensor]:
-        """One estimate for each of `GROUPS`, flat; without the factor that it is scaled by."""
+    def estimate(self, estimator: Estimator, sampler: Sampler) -> ByGroup:
+        """One estimate, without the factor that it is scaled by."""
+        return self._estimate(estimator, sampler, self._encode(), self.cost)
+
+    def _estimate(
+        self, estimator: Estimator, sampler: Sampler, encoding: Encoding, cost: CountedCost
+    ) -> ByGroup:
         self.task.zero_grad()
-        encoding = self._encode()
         encoding.scores.retain_grad()
-        result = latent_loss(
-            self.task, estimator, self.cost, encoding, sampler, self.entropy_weight
-        )
+        result = latent_loss(self.task, estimator, cost, encoding, sampler, self.entropy_weight)
         result.loss.backward()
         assert encoding.scores.grad is not None
         found = {"scores": encoding.scores.grad.flatten()}
@@ -108,17 +140,49 @@ class Gradients:
             found[group] = found[group] / result.scale
         return found
 
-    def exact(self, estimator: Estimator) -> dict[str, Tensor]:
-        """The gradient that the estimator's estimates are of."""
-        return self.estimate(_OwnSum(estimator), Sampler(torch.Generator()))
+    def exact(self, estimator: Estimator, report: Report = lambda share: None) -> ByGroup:
+        """The gradient that the estimator's estimates are of: a sum over the support of its q.
+
+        It goes through the batch a few rows at a time where the support is large, so that memory
+        is that of `SUMMED_AT_ONCE` assignments.
+        """
+        own, nothing = _OwnSum(estimator), Sampler(torch.Generator())
+        with torch.no_grad():
+            sizes = own.distribution(self._encode().scores).support_sizes
+        at_once = max(1, SUMMED_AT_ONCE // int(sizes.max()))
+        found: list[ByGroup] = []
+        for part in torch.arange(self.rows, device=sizes.device).split(at_once):
+            whole, weight = self._encode(), len(part) / self.rows
+            rows = whole._replace(scores=whole.scores[part], features=whole.features[part])
+            slopes = self._estimate(own, nothing, rows, _CostOfRows(self.task, part))
+            slopes = {group: weight * slope for group, slope in slopes.items()}
+            if found:  # one sum, whatever the number of parts
+                for group in ("encoder", "decoder"):
+                    slopes[group] += found[-1].pop(group)
+            found.append(slopes)
+            report((int(part[-1]) + 1) / self.rows)
+        return found[-1] | {"scores": torch.cat([slopes["scores"] for slopes in found])}
+
+
+def joint(gradients: Sequence[ByGroup]) -> ByGroup:
+    """Gradients for M batches as one of which squared norms are the mean of theirs."""
+    scale = math.sqrt(len(gradients))
+    return {name: torch.cat([one[name] for one in gradients]) / scale for name in GROUPS}
 
 
 def warm_up(trainer: Trainer, steps: int) -> None:
-    """Bring an estimator's own state to where it would be at the task's parameters."""
+    """Bring an estimator's own state to where it would be at the task's parameters.
+
+    Its own parameters, a baseline network's say, start afresh: their learning rate falls from
+    `FASTER` times that of training to that of training. The batches are further ones of training.
+    """
+    if not trainer.estimator.state_dict():
+        return
     own = [*trainer.estimator.parameters()]
-    optimizer = torch.optim.Adam(own, lr=trainer.settings.baseline_learning_rate) if own else None
+    rate = trainer.settings.baseline_learning_rate
+    optimizer = torch.optim.Adam(own, lr=rate) if own else None
     for number in range(steps):
-        batch = trainer.task.training_batch(FIXED_STEP + 1 + number, trainer.streams)
+        batch = trainer.task.training_batch(WARM_UP_STEP + number, trainer.streams)
         encoding = trainer.task.encode(batch)._replace(supervised=None)
         sampler = Sampler(trainer.streams.generator("warm-up", number))
         result = latent_loss(
@@ -126,6 +190,7 @@ def warm_up(trainer: Trainer, steps: int) -> None:
             trainer.task.entropy_weight,
         )  # fmt: skip
         if optimizer is not None:
+            optimizer.param_groups[0]["lr"] = rate * (1 + (FASTER - 1) * (1 - number / steps))
             optimizer.zero_grad()
             result.loss.backward()
             optimizer.step()
@@ -135,134 +200,49 @@ def warm_up(trainer: Trainer, steps: int) -> None:
 
 
 def measure(
-    gradients: Gradients,
+    batches: Sequence[Gradients],
     estimator: Estimator,
-    exact: dict[str, Tensor],
-    sampler_of: Callable[[int], Sampler],
+    exact: ByGroup,
+    sampler_of: Callable[[int, int], Sampler],
     settings: GradientSettings,
+    report: Report = lambda share: None,
 ) -> tuple[dict[str, Quality], Row]:
     """The quality of an estimator's estimates for each group, and what they cost.
 
-    Draws double until the bias is known to the precision asked for, or there are enough; an
-    estimate that does not vary is drawn no more than it takes to see that.
-    """
-    gradients.cost.calls.clear()
-    number, start = 0, time.perf_counter()
-
-    def block(draws: int) -> dict[str, Tensor]:
-        nonlocal number
-        drawn = [gradients.estimate(estimator, sampler_of(number + i)) for i in range(draws)]
-        number += draws
-        return {name: sum(one[name] for one in drawn) / draws for name in GROUPS}  # type: ignore[misc]
-
-    draws, blocks = 1, [block(1) for _ in range(4)]
-    varies = any(not torch.equal(blocks[0][name], b[name]) for b in blocks for name in GROUPS)
-    means = {name: torch.stack([b[name] for b in blocks]) for name in GROUPS}
-    found = {name: quality(means[name], exact[name], draws) for name in GROUPS}
-    while varies:
-        more = [block(draws) for _ in range(BLOCKS - len(means["scores"]))]
-        means = {n: torch.cat([means[n], *(b[n][None] for b in more)]) for n in GROUPS}
-        found = {name: quality(means[name], exact[name], draws) for name in GROUPS}
-        if max(q.relative_width for q in found.values()) <= settings.precision:
-            break
-        if 2 * number > settings.draws:
-            break
-        means, draws = {name: joined(value) for name, value in means.items()}, 2 * draws
-    return found, {
-        "draws": number,
-        "decoder_calls": gradients.cost.calls["latent"] / (number * gradients.rows),
-        "seconds": (time.perf_counter() - start) / number,
-    }
-
-
-def model_of(cell: Cell) -> Cell:
-    """The training of the model that a cell measures gradients of."""
-    assert cell.gradients is not None
-    return replace(cell, gradients=None, **cell.gradients["model"])
-
-
-def trained_models(
-    cell: Cell,
-    folder: Path,
-    data_dir: Path | None = None,
-    device: str = "cpu",
-    report: Callable[[float], None] = lambda share: None,
-) -> dict[float, tuple[int, dict[str, Tensor]]]:
-    """Step and parameters of a cell's model at each share of its training, from a folder or anew.
-
-    Raises:
-        DivergedError: the training diverged.
-    """
-    assert cell.gradients is not None
-    model = model_of(cell)
-    trainer = Trainer(model, data_dir, device)
-    shares = GradientSettings(**cell.gradients["settings"]).checkpoints
-    steps = {share: round(share * trainer.steps) for share in shares}
-    files = {step: folder / model.key / f"{step}.pt" for step in steps.values()}
-    if not all(path.exists() for path in files.values()):
-        for step in sorted(files):
-            while trainer.step < step:
-                trainer.train(min(REPORT_EVERY, step - trainer.step))
-                report(trainer.step / trainer.steps)
-            with written_whole(files[step]) as file:
-                state = trainer.task.state_dict()  # of views: a view is saved with all it views
-                torch.save({name: value.clone() for name, value in state.items()}, file)
-    return {
-        share: (step, torch.load(files[step], map_location=device)) for share, step in steps.items()
-    }
-
-
-def gradient_cell(
-    cell: Cell,
-    folder: Path,
-    data_dir: Path | None = None,
-    device: str = "cpu",
-    report: Callable[[float], None] = lambda share: None,
-) -> Iterator[Row]:
-    """Measure a cell's estimator at each checkpoint: a row for each group of parameters.
+    Draws double until the bias is known to the precision asked for, or there are enough. A sum that
+    does not vary is drawn no more than it takes to see that.
 
     Args:
-        cell: what to measure; `gradients` says how, and on which model.
-        folder: where trained models are kept.
-        data_dir: folder with the data sets that are not bundled.
-        device: where to.
-        report: called with the share that is done, in [0, 1].
-    Raises:
-        DivergedError: the model's training diverged.
+        batches: the fixed batches, at the same parameters.
+        exact: their exact gradients, as one.
+        sampler_of: the randomness of a draw (its number) for a batch (its number).
     """
-    assert cell.gradients is not None
-    settings = GradientSettings(**cell.gradients["settings"])
-    models = trained_models(cell, folder, data_dir, device)
-    for number, (share, (step, state)) in enumerate(models.items()):
-        trainer = Trainer(cell, data_dir, device)
-        trainer.task.load_state_dict(state)
-        trainer.task.double()
-        trainer.estimator.double()
-        if trainer.estimator.trains_latent:
-            warm_up(trainer, settings.warm_up)
-        yield from _rows(trainer, settings, {"share": share, "step": step})
-        report((number + 1) / len(models))
-
-
-def _rows(trainer: Trainer, settings: GradientSettings, common: Row) -> Iterator[Row]:
-    """Measure at the trainer's parameters."""
-    task, estimator, streams = trainer.task, trainer.estimator, trainer.streams
-    gradients = Gradients(task, task.training_batch(FIXED_STEP, streams), task.entropy_weight)
-    exact = gradients.exact(estimator)
-    plain = gradients.exact(Dense.make(estimator.latent))
-    found, cost = measure(
-        gradients, estimator, exact, lambda i: Sampler(streams.generator("draw", i)), settings
-    )
-    for group, values in found.items():
-        yield (
-            common
-            | cost
-            | values._asdict()
-            | {
-                "group": group,
-                "size": exact[group].numel(),
-                "mean_squared_error": values.mean_squared_error,
-                "objective_distance": float((exact[group] - plain[group]).norm()),
-                "plain_norm": float(plain[group].norm()),
-            }
+    for gradients in batches:
+        gradients.cost.calls.clear()
+    found = {name: Draws(exact[name]) for name in GROUPS}
+    first: ByGroup = {}
+    varies, number, seconds = estimator.bias != "exact", 0, 0.0
+    while True:
+        start = time.perf_counter()
+        drawn = joint(
+            [one.estimate(estimator, sampler_of(number, b)) for b, one in enumerate(batches)]
         )
+        seconds += time.perf_counter() - start
+        number += 1
+        first = first or drawn
+        for name, draws in found.items():
+            draws.add(drawn[name])
+            varies = varies or not torch.equal(drawn[name], first[name])
+        report(number / settings.draws)
+        if number == CONSTANT_AFTER and not varies:
+            break
+        if found["scores"].full:
+            width = max(draws.quality().relative_width for draws in found.values())
+            if width <= settings.precision or 2 * number > settings.draws:
+                break
+    calls = sum(one.cost.calls["latent"] for one in batches)
+    return {name: draws.quality() for name, draws in found.items()}, {
+        "draws": number,
+        "decoder_calls": calls / (number * sum(one.rows for one in batches)),
+        "seconds": seconds / (number * len(batches)),
+    }

@@ -39,7 +39,7 @@ def print_listing(console: Console) -> None:
         ),
         _table(
             "estimators",
-            ("name", "tasks", "bias", "decoder", "settings", "knob", "a search varies", "source"),
+            ("name", "tasks", "bias", "decoder", "settings", "knobs", "a search varies", "source"),
             (_estimator(e, tasks.values()) for e in estimators.values()),
         ),
         _table(
@@ -69,7 +69,7 @@ def _estimator(estimator: type[Estimator], tasks: Iterable[type[Task]]) -> tuple
     runs = [task.name for task in tasks if task.family in estimator.families]
     decoder = "relaxed z" if estimator.relaxed else "hard z"
     settings = _settings(estimator.Settings)
-    knob = "" if estimator.knob is None else estimator.knob.setting
+    knobs = " ".join(knob.setting for knob in estimator.knobs)
     varied = [_searched(TrainingSettings, estimator.searched_training)]
     varied += [_searched(estimator.Settings, estimator.Settings.model_fields)]
     return (
@@ -78,7 +78,7 @@ def _estimator(estimator: type[Estimator], tasks: Iterable[type[Task]]) -> tuple
         estimator.bias,
         decoder,
         settings,
-        knob,
+        knobs,
         " ".join(filter(None, varied)),
         estimator.citation,
     )

@@ -17,7 +17,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 
 from bench.cells import Cell, Planned
 from bench.examples import examples_of, write_examples
-from bench.gradients import gradient_cell, model_of, trained_models
+from bench.gradient_cell import checkpoints, gradient_cell, model_of
 from bench.memory import keep_memory
 from bench.profiles import Found
 from bench.provenance import device_name, provenance
@@ -182,7 +182,7 @@ def _work(cell: Cell, execution: Execution) -> Iterator[Row]:
 
 
 def _train_models(cells: Sequence[Cell], execution: Execution) -> None:
-    """Train the models that cells measure gradients of, each once.
+    """Train the models that cells measure gradients of, and enumerate their gradients, each once.
 
     What goes wrong is left to the cells, which train a model that is not there, and tell.
     """
@@ -197,7 +197,7 @@ def _train_model(cell: Cell, execution: Execution) -> None:
     report = _reporter(cell, execution)
     with suppress(Exception):
         folder = execution.results / MODELS
-        trained_models(cell, folder, execution.data_dir, execution.device, report)
+        checkpoints(cell, folder, execution.data_dir, execution.device, report)
     progress_file(execution.results, cell).unlink(missing_ok=True)
 
 
@@ -258,7 +258,7 @@ def _store(
 
 
 def _knob(cell: Cell) -> dict[str, Any]:
-    """The columns of a cell that measures an estimator whose knob stands somewhere."""
+    """The columns of a cell that measures an estimator with a setting turned."""
     stands = {} if cell.gradients is None else cell.gradients["knob"]
     return {n: v for name, at in stands.items() for n, v in (("knob", name), ("knob_value", at))}
 

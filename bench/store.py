@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.load import GRID, SCHEMA_VERSION, read_cells, read_grid
+from analysis.load import GRID, read_cells, read_grid, schema_version
 from bench.cells import NUMERICS, Cell
 from bench.files import written_whole
 from bench.profiles import Found
@@ -34,9 +34,9 @@ _NUMBERS = (
 )  # fmt: skip
 _COUNTS = ("latent_size", "examples", "decoder_calls_total", "supervised_calls_total")
 _GRADIENT_NUMBERS = (
-    "share", "exact_norm", "bias", "bias_low", "bias_high", "variance", "variance_error",
-    "mean_squared_error", "cosine", "cosine_error", "objective_distance", "plain_norm", "seconds",
-    "knob_value",
+    "share", "exact_norm", "bias", "bias_low", "bias_high", "bias_square", "bias_square_error",
+    "variance", "variance_error", "mean_squared_error", "signal_to_noise", "cosine", "cosine_error",
+    "objective_distance", "plain_norm", "seconds", "knob_value",
 )  # fmt: skip
 
 
@@ -57,9 +57,9 @@ SCHEMA = _schema(
 """Of cells that train."""
 
 GRADIENT_SCHEMA = _schema(
-    (*_COMMON_TEXT, "group", "knob"),
+    (*_COMMON_TEXT, "group", "knob", "declared"),
     (*_COMMON_NUMBERS, *_GRADIENT_NUMBERS),
-    (*_COMMON_COUNTS, "draws", "size"),
+    (*_COMMON_COUNTS, "draws", "size", "batches"),
 )
 """Of cells that measure gradients."""
 
@@ -156,7 +156,7 @@ def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
         strange = set(row) - set(schema.names)
         if strange:
             raise KeyError(f"no such column: {', '.join(sorted(strange))}")
-    versions = {"schema_version": SCHEMA_VERSION, "numerics": NUMERICS}
+    versions = {"schema_version": schema_version(schema.names), "numerics": NUMERICS}
     known = [versions | row for row in rows]
     return pa.Table.from_pylist(known, schema=schema)
 

@@ -86,7 +86,7 @@ class NoSettings(BaseModel, extra="forbid", frozen=True):
 
 
 class Knob(NamedTuple):
-    """The one setting that trades what an estimate is worth for what it costs."""
+    """A setting that trades what an estimate is worth for what it costs, `samples` apart."""
 
     setting: str
     values: tuple[float, ...]
@@ -112,7 +112,7 @@ class Estimator(nn.Module, ABC):
     Settings: ClassVar[type[BaseModel]] = NoSettings
     searched_training: ClassVar[frozenset[str]] = frozenset()
     """Settings of training that a search varies for this estimator, beside its own settings."""
-    knob: ClassVar[Knob | None] = None
+    knobs: ClassVar[tuple[Knob, ...]] = ()
 
     def __init__(self, latent: Latent, settings: BaseModel) -> None:
         super().__init__()

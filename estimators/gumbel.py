@@ -30,7 +30,7 @@ class GumbelSoftmax(Estimator):
     citation = "Jang et al. 2017; Maddison et al. 2017"
     bias: ClassVar[Bias] = "biased"
     relaxed = True
-    knob = Knob("initial", (0.5, 1.0, 2.0))
+    knobs = (Knob("initial", (0.5, 1.0, 2.0)),)
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         samples: Annotated[int, SAMPLES] = Field(1, ge=1, description="samples of z for each row")

@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from estimators.base import Bias, Estimate, Estimator, Knob, Proposal
+from estimators.base import Bias, Estimate, Estimator, Proposal
 from estimators.distributions import Distribution
 from estimators.registry import register
 from estimators.sampler import Sampler
@@ -27,7 +27,6 @@ class ExtraAssignment(Estimator):
     """
 
     bias: ClassVar[Bias] = "unbiased"
-    knob = Knob("samples", (1, 4, 16))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         samples: Annotated[int, SAMPLES] = Field(
@@ -92,7 +91,6 @@ class LeaveOneOut(Estimator):
     name = "rloo"
     citation = "Kool et al. 2019"
     bias: ClassVar[Bias] = "unbiased"
-    knob = Knob("samples", (2, 4, 16))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         samples: Annotated[int, Range(2, 16, log=True, costs=True)] = Field(

@@ -27,7 +27,6 @@ class ScoreFunction(Estimator):
     name = "sfe"
     citation = "Williams 1992"
     bias: ClassVar[Bias] = "unbiased"
-    knob = Knob("samples", (1, 4, 16))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         samples: Annotated[int, SAMPLES] = Field(1, ge=1, description="samples of z for each row")
@@ -74,6 +73,7 @@ class MovingAverageBaseline(ScoreFunction):
     """b is the exponential moving average of the costs of earlier batches."""
 
     name = "sfe-ma"
+    knobs = (Knob("decay", (0.5, 0.9, 0.99)),)
 
     class Settings(ScoreFunction.Settings, frozen=True):
         decay: Annotated[float, DECAY] = Field(
@@ -142,6 +142,7 @@ class NVIL(ScoreFunction):
     searched_training = frozenset({"baseline_learning_rate"})
     citation = "Mnih & Gregor 2014"
     bias: ClassVar[Bias] = "scaled"
+    knobs = (Knob("decay", (0.5, 0.8, 0.99)),)
 
     class Settings(ScoreFunction.Settings, frozen=True):
         decay: Annotated[float, DECAY] = Field(

@@ -32,7 +32,7 @@ class TopKSparsemax(SupportSum):
     name = "topk-sparsemax"
     citation = "Correia et al. 2020, section 4.1"
     families = BITS
-    knob = Knob("k", (2, 10, 50))
+    knobs = (Knob("k", (2, 10, 50)),)
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         k: Annotated[int, Range(2, 32, log=True)] = Field(
@@ -64,7 +64,7 @@ class SparseMAP(SupportSum):
     name = "sparsemap"
     citation = "Niculae et al. 2018; Correia et al. 2020, section 4.2"
     families = BITS
-    knob = Knob("tolerance", (1e-6, 1e-2, 0.2))
+    knobs = (Knob("tolerance", (1e-6, 1e-2, 0.2)),)
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         parametrisation: Parametrisation = Field(

@@ -30,7 +30,7 @@ class SumAndSample(Estimator):
     citation = "Liu et al. 2019"
     families: ClassVar[frozenset[Family]] = frozenset({"categorical"})
     bias: ClassVar[Bias] = "unbiased"
-    knob = Knob("k", (1, 2, 4))
+    knobs = (Knob("k", (1, 2, 4)), Knob("decay", (0.5, 0.9, 0.99)))
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         k: Annotated[int, Range(1, 8, log=True, costs=True)] = Field(

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from analysis import page_data
-from analysis.style import _MARKERS
 from analysis.page import write_page
 from analysis.page_data import SYMBOLS, leading_number, rounded
+from analysis.style import _MARKERS
 from tests.analysis.pages import BAD, HOSTILE, cell, hostile, ordinary, table_of
 
 

@@ -381,7 +381,9 @@ def test_an_estimator_of_another_package_is_found(tmp_path: Path) -> None:
 
 
 def test_gradients_are_measured_and_reported(tiny: Path, tmp_path: Path) -> None:
-    how = "[gradients]\ncheckpoints = [0, 1]\nwarm_up = 3\ndraws = 32\n"
+    how = (
+        "[gradients]\ncheckpoints = [0, 1]\nwarm_up = 3\ndraws = 32\nbatches = 2\ncalls = [4, 16]\n"
+    )
     tiny.write_text(tiny.read_text() + how)
     out = tmp_path / "results"
     arguments = ("--profile", tiny, "--out", out, "--tasks", "ssvae,bitvector", "--seeds", 1)
@@ -394,8 +396,13 @@ def test_gradients_are_measured_and_reported(tiny: Path, tmp_path: Path) -> None
     exact = table[(table["estimator"] == "dense")]
     assert (exact["bias"] <= 1e-12 * exact["exact_norm"]).all()
     report = (out / "report.md").read_text()
-    assert "sfe, samples = 16" in report
-    assert len([*(out / "figures").glob("*.png")]) == 4
+    assert "| sfe, samples = 16 |" in report
+    assert "| gumbel, initial = 2 |" in report
+    assert {path.stem for path in (out / "figures").glob("*.png")} == {
+        "variance_against_calls", "variance_against_time", "bias_against_variance",
+        "variance_along_training", "bias_along_training", "effect_of_samples", "effect_of_initial",
+        "effect_of_k",
+    }  # fmt: skip
     again = bench("gradients", *arguments, "--estimators", names)
     assert "stored" in again.stdout
     assert " ok" not in again.stdout.splitlines()[-2]

@@ -1,0 +1,111 @@
+"""Rows of gradient measurements, relative to the exact gradient and put together over seeds."""
+
+import json
+import math
+from typing import Any
+
+import pandas as pd
+
+Z = 2.04
+"""Half the width of a 95% interval in standard errors: Student's t for 31 degrees of freedom."""
+
+NOISE = 1e-12
+"""A relative variance below this is rounding: the estimate is a sum."""
+
+GROUP = "encoder"
+"""The group of parameters that figures and tables show, unless told otherwise."""
+
+SAMPLES = "samples"
+"""The setting that is turned to make estimators comparable at equal decoder calls."""
+
+WHAT = ["task", "group", "share", "estimator", "knob", "knob_value"]
+"""What tells rows apart, but for the seed."""
+
+
+def norm_interval(square: float, error: float) -> tuple[float, float, float]:
+    """A norm with its 95% interval, from the estimate of its square and its standard error."""
+    if math.isnan(square):
+        return math.nan, math.nan, math.nan
+    low = math.sqrt(max(0.0, square - Z * error))
+    # Noise can bring the square far below zero: that is no reason for a tighter bound.
+    high = math.sqrt(max(0.0, square) + Z * error)
+    return math.sqrt(max(0.0, square)), low, high
+
+
+def pooled(table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each measurement that is ok, as the mean over seeds.
+
+    Biases, their bounds and `distance` (between the objectives' gradients) are relative to the norm
+    of the exact gradient, variances and mean squared errors to its square, each at its own seed.
+    The square of the bias is the mean of squares, and its interval that of this mean.
+    """
+    rows = [
+        dict(zip(WHAT, what, strict=True)) | _mean(own)
+        for what, own in table[table["status"] == "ok"].groupby(WHAT, dropna=False)
+    ]
+    return pd.DataFrame(rows, columns=[*WHAT, *_COLUMNS])
+
+
+_COLUMNS = (
+    "step", "seeds", "declared", "bias", "bias_low", "bias_high", "variance", "variance_error",
+    "cosine", "cosine_error", "mean_squared_error", "signal_to_noise", "decoder_calls", "seconds",
+    "distance", "draws", "settings",
+)  # fmt: skip
+
+
+def _mean(own: pd.DataFrame) -> dict[str, Any]:
+    """The figures of one measurement, from its rows of several seeds."""
+    norm = own["exact_norm"].where(own["exact_norm"] > 0)
+
+    def mean(values: pd.Series) -> float:
+        return float(values.mean(skipna=False))
+
+    def error(values: pd.Series) -> float:
+        return math.sqrt(float((values**2).sum(skipna=False))) / len(values)
+
+    square = mean(own["bias_square"] / norm**2)
+    bias, low, high = norm_interval(square, error(own["bias_square_error"] / norm**2))
+    variance = mean(own["variance"] / norm**2)
+    return {
+        "step": mean(own["step"]),
+        "seeds": len(own),
+        "declared": own["declared"].iloc[0],
+        "bias": bias,
+        "bias_low": low,
+        "bias_high": high,
+        "variance": variance,
+        "variance_error": error(own["variance_error"] / norm**2),
+        "cosine": mean(own["cosine"]),
+        "cosine_error": error(own["cosine_error"]),
+        "mean_squared_error": bias**2 + variance,
+        "signal_to_noise": 1 / math.sqrt(variance) if variance > NOISE else math.inf,
+        "decoder_calls": mean(own["decoder_calls"]),
+        "seconds": mean(own["seconds"]),
+        "distance": mean(own["objective_distance"] / own["plain_norm"]),
+        "draws": mean(own["draws"]),
+        "settings": json.loads(own["hyperparameters"].iloc[0])["estimator"],
+    }
+
+
+def at_own_settings(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of estimators of which no setting was turned."""
+    return rows[rows["knob"].isna()]
+
+
+def last(rows: pd.DataFrame, task: str, group: str) -> pd.DataFrame:
+    """One task's rows of a group at the last checkpoint."""
+    rows = rows[(rows["task"] == task) & (rows["group"] == group)]
+    return rows[rows["share"] == rows["share"].max()]
+
+
+def swept(rows: pd.DataFrame, knob: str) -> pd.DataFrame:
+    """The rows that show the effect of a setting, with its value as column `value`.
+
+    That is where it was turned, and the same estimators where nothing was.
+    """
+    turned = rows[rows["knob"] == knob]
+    base = at_own_settings(rows)
+    base = base[base["estimator"].isin(turned["estimator"].unique())]
+    values = [settings[knob] for settings in base["settings"]]
+    both = [turned.assign(value=turned["knob_value"]), base.assign(value=values)]
+    return pd.concat(both).sort_values(["estimator", "value"])

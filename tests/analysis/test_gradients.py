@@ -1,0 +1,200 @@
+"""Tables and figures of gradient quality, from small tables made by hand."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from matplotlib.figure import Figure
+
+from analysis.gradient_figures import bias_along_training, effect_of, variance_against_calls
+from analysis.gradient_rows import Z, norm_interval, pooled, swept
+from analysis.gradients import (
+    budget_table,
+    group_table,
+    overview,
+    quality_table,
+    write_gradient_report,
+)
+from analysis.load import GRADIENT_SCHEMA_VERSION, ResultsError, load_gradients
+
+GROUPS = ("scores", "encoder", "decoder")
+
+
+def rows_of(
+    estimator: str,
+    knob: str | None = None,
+    value: float | None = None,
+    *,
+    seed: int = 0,
+    norm: float = 2.0,
+    variance: float = 0.0,
+    bias: float = 0.0,
+    calls: float = 1.0,
+    milliseconds: float = 1.0,
+    settings: dict[str, float] | None = None,
+    share: float = 1.0,
+    declared: str = "unbiased",
+) -> list[dict[str, object]]:
+    """Rows of one measurement; bias and variance are relative to `norm`."""
+    row: dict[str, object] = {
+        "task": "ssvae", "estimator": estimator, "seed": seed, "key": f"{estimator}{value}{seed}",
+        "status": "ok", "reason": None, "share": share, "step": int(100 * share), "knob": knob,
+        "knob_value": value, "exact_norm": norm, "plain_norm": norm, "objective_distance": 0.0,
+        "bias_square": (bias * norm) ** 2, "bias_square_error": 0.01 * norm**2,
+        "variance": variance * norm**2, "variance_error": 0.1 * variance * norm**2, "cosine": 1.0,
+        "cosine_error": 0.01, "declared": declared, "decoder_calls": calls,
+        "seconds": milliseconds / 1e3, "draws": 64,
+        "hyperparameters": json.dumps({"estimator": settings or {}}),
+        "schema_version": GRADIENT_SCHEMA_VERSION,
+    }  # fmt: skip
+    if not variance:
+        row |= {"bias_square_error": 0.0, "cosine_error": 0.0}
+    return [row | {"group": group} for group in GROUPS]
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    one = {"samples": 1, "decay": 0.9}
+    return pd.DataFrame(
+        [
+            *rows_of("sfe-ma", variance=8, settings=one),
+            *rows_of("sfe-ma", variance=9, settings=one, share=0.5),
+            *rows_of("sfe-ma", "samples", 4, variance=2, calls=4, settings=one | {"samples": 4}),
+            *rows_of(
+                "sfe-ma", "samples", 16, variance=0.5, calls=16, milliseconds=4,
+                settings=one | {"samples": 16},
+            ),
+            *rows_of("sfe-ma", "decay", 0.5, variance=8.5, settings=one | {"decay": 0.5}),
+            *rows_of("rloo", variance=0.8, calls=4, milliseconds=2, settings={"samples": 4}),
+            *rows_of(
+                "rloo", "samples", 16, variance=0.3, calls=16, milliseconds=8,
+                settings={"samples": 16},
+            ),
+            *rows_of("gumbel", variance=1.0, bias=0.6, settings={"samples": 1}, declared="biased"),
+            *rows_of("dense", calls=10, milliseconds=6),
+        ]
+    )  # fmt: skip
+
+
+def test_seeds_are_pooled_relative_to_their_own_gradients() -> None:
+    rows = [
+        *rows_of("gumbel", norm=1.0, variance=2.0, bias=0.3, seed=0),
+        *rows_of("gumbel", norm=100.0, variance=4.0, bias=0.4, seed=1),
+    ]
+    (row, *_) = pooled(pd.DataFrame(rows)).to_dict("records")
+    assert row["seeds"] == 2
+    assert row["variance"] == pytest.approx(3)
+    assert row["variance_error"] == pytest.approx((0.2**2 + 0.4**2) ** 0.5 / 2)
+    assert row["bias"] == pytest.approx(((0.09 + 0.16) / 2) ** 0.5)
+    error = 0.01 / 2**0.5
+    assert row["bias_low"] == pytest.approx((0.125 - Z * error) ** 0.5)
+    assert row["bias_high"] == pytest.approx((0.125 + Z * error) ** 0.5)
+    assert row["signal_to_noise"] == pytest.approx(3**-0.5)
+    assert row["mean_squared_error"] == pytest.approx(3.125)
+
+
+def test_a_norm_s_interval_has_room_for_a_square_below_zero() -> None:
+    assert norm_interval(4.0, 0.0) == (2, 2, 2)
+    assert norm_interval(-5.0, 1.0) == (0, 0, Z**0.5)
+
+
+def test_what_was_not_ok_is_left_out(table: pd.DataFrame) -> None:
+    failed = table.assign(status="failed")
+    assert pooled(failed).empty
+    assert len(pooled(pd.concat([table, failed]))) == len(table)
+
+
+def test_the_effect_of_a_setting_starts_at_the_estimator_as_it_is_set(table: pd.DataFrame) -> None:
+    rows = pooled(table)
+    here = rows[(rows["group"] == "encoder") & (rows["share"] == 1)]
+    found = swept(here, "samples")
+    assert found[["estimator", "value"]].to_numpy().tolist() == [
+        ["rloo", 4], ["rloo", 16], ["sfe-ma", 1], ["sfe-ma", 4], ["sfe-ma", 16]
+    ]  # fmt: skip
+    assert swept(here, "decay")["variance"].tolist() == [8.5, 8]
+
+
+def test_the_table_has_a_line_for_each_setting_turned(table: pd.DataFrame) -> None:
+    frame = quality_table(pooled(table), "ssvae")
+    assert list(frame.index) == [
+        "dense", "gumbel", "rloo", "rloo, samples = 16", "sfe-ma", "sfe-ma, decay = 0.5",
+        "sfe-ma, samples = 4", "sfe-ma, samples = 16",
+    ]  # fmt: skip
+    assert frame.loc["dense", ["bias", "variance", "cosine"]].tolist() == ["0", "0", "1.000"]
+    assert frame.loc["gumbel", "bias"] == "0.60 (0.58 to 0.62)"
+    noise = pooled(table.assign(cosine_error=float("nan")))
+    assert quality_table(noise, "ssvae").loc["gumbel", "cosine"] == "–"
+    found = pooled(table.assign(declared="unbiased"))
+    assert quality_table(found, "ssvae").loc["gumbel", "bias"] == "0.60 (0.58 to 0.62) †"
+    assert frame.loc["rloo", "bias"] == "< 0.14"
+    assert frame.loc["sfe-ma", "variance"] == "8"
+    assert frame.loc["gumbel", "MSE"] == "1.36"
+    assert frame.loc["gumbel", "cosine"] == "1.000 ± 0.020"
+
+
+def test_budgets_are_measured_in_calls_and_reckoned_in_time(table: pd.DataFrame) -> None:
+    frame = budget_table(pooled(table), "ssvae")
+    assert list(frame.columns) == [
+        "variance as set", "calls", "at 4 calls", "at 16 calls", "in 8.0 ms"
+    ]  # fmt: skip
+    assert frame.loc["sfe-ma"].tolist() == ["8", "1.0", "2", "0.5", "0.25"]  # twice in 8 ms
+    assert frame.loc["rloo"].tolist() == ["0.8", "4.0", "0.8", "0.3", "0.3"]
+    assert frame.loc["dense"].tolist() == ["0", "10.0", "–", "0", "0"]
+    assert frame.loc["gumbel", "at 4 calls"] == "–"  # not measured
+
+
+def test_groups_and_the_overview_have_a_line_for_each_estimator(table: pd.DataFrame) -> None:
+    rows = pooled(table)
+    frame = group_table(rows, "ssvae")
+    assert frame.loc["sfe-ma", "decoder: signal / noise"] == "0.354"
+    assert frame.loc["dense", "scores: signal / noise"] == "∞"
+    short = overview(rows)
+    assert sorted(short.index) == ["dense", "gumbel", "rloo", "sfe-ma"]
+    assert short.loc["sfe-ma", "ssvae: variance"] == "2"
+    assert short.loc["dense", "ssvae: variance"] == "0 (10.0 calls)"
+
+
+def test_tables_without_any_sweep(table: pd.DataFrame) -> None:
+    alone = pooled(table[table["estimator"] == "dense"])
+    assert budget_table(alone, "ssvae").columns.tolist() == ["variance as set", "calls"]
+    assert overview(alone).loc["dense", "ssvae: variance"] == "0 (10.0 calls)"
+
+
+def test_figures_show_what_was_measured(table: pd.DataFrame) -> None:
+    rows = pooled(table)
+    axes = Figure().subplots()
+    variance_against_calls(rows, "ssvae", axes)
+    drawn = {
+        line.get_label(): [float(x) for x in line.get_xdata()]  # type: ignore[union-attr]
+        for line in axes.lines
+    }
+    assert drawn["sfe-ma"] == [1, 4, 16]
+    assert drawn["dense"] == [10]
+    axes = Figure().subplots()
+    effect_of("decay")(rows, "ssvae", axes)
+    assert [float(y) for y in axes.lines[0].get_ydata()] == pytest.approx([8.5**0.5, 8**0.5])  # type: ignore[union-attr]
+    axes = Figure().subplots()
+    bias_along_training(rows, "ssvae", axes)
+    assert any(line.get_xdata()[0] == 50 for line in axes.lines if len(line.get_xdata()))  # type: ignore
+
+
+def write(table: pd.DataFrame, folder: Path) -> None:
+    pq.write_table(pa.Table.from_pandas(table), folder / "table.parquet")
+
+
+def test_the_report_is_written_from_rows_alone(table: pd.DataFrame, tmp_path: Path) -> None:
+    write(table, tmp_path)
+    report, *figures = write_gradient_report(tmp_path)
+    text = report.read_text()
+    assert "| estimator | ssvae: bias | ssvae: variance |" in text
+    assert text.count("| sfe-ma |") == 4
+    assert {path.stem for path in figures} >= {"effect_of_decay", "effect_of_samples"}
+
+
+def test_measurements_of_another_schema_are_refused(table: pd.DataFrame, tmp_path: Path) -> None:
+    write(table.assign(schema_version=2), tmp_path)
+    with pytest.raises(ResultsError, match="schema 2, this is 3: read them"):
+        load_gradients(tmp_path)
