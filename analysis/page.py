@@ -28,7 +28,7 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path as Outline
 
 from analysis.load import FLOOR
-from analysis.page_data import Json, estimators, leading_number, page_data
+from analysis.page_data import Json, brightened, estimators, leading_number, page_data
 from analysis.style import colour, marker
 from analysis.tables import COLUMNS, summary
 
@@ -74,7 +74,7 @@ def write_page(
         notes=notes,
         chips={name: _chip(name) for name in estimators(table)},
         leaders={task: _leaders(own, data) for task, own in data["tasks"].items()},
-        summaries={task: _summary(numbers, task) for task in data["tasks"]},
+        summaries={task: _summary(table, task) for task in data["tasks"]},
         unfinished=_unfinished(cells),
         settings={task: _settings(cells[cells["task"] == task]) for task in data["tasks"]},
         origin=_origin(cells),
@@ -143,7 +143,12 @@ def _chip(name: str) -> Json:
     style = MarkerStyle(marker(name))
     outline = style.get_path().transformed(style.get_transform())
     size = float(np.abs(np.asarray(outline.vertices)).max()) or 1.0
-    return {"colour": to_hex(colour(name)), "outline": _svg(outline, 0.8 / size)}
+    own = colour(name)
+    return {
+        "colour": to_hex(own),
+        "bright": brightened(own),
+        "outline": _svg(outline, 0.8 / size),
+    }
 
 
 def _svg(outline: Outline, scale: float) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from analysis.load import CELLS, FLOOR, final_rows
 from analysis.scores import SCORES, score_of
@@ -48,6 +48,12 @@ SYMBOLS: dict[Any, str] = {
 
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
 """The same of its lines."""
+
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Shares of red, green and blue in how bright a colour is."""
+
+BRIGHT = 0.5
+"""Least brightness of an estimator's colour on a dark page."""
 
 Json = dict[str, Any]
 
@@ -173,9 +179,17 @@ def _cells(table: pd.DataFrame, folder: Path) -> list[list[Any]]:
 def _style(name: str) -> Json:
     return {
         "colour": to_hex(colour(name)),
+        "bright": brightened(colour(name)),
         "symbol": SYMBOLS.get(marker(name), "circle"),
         "dash": DASHES.get(linestyle(name), "longdashdot"),
     }
+
+
+def brightened(colour: str) -> str:
+    """A colour with as much white as it takes to be seen on a dark page."""
+    own = np.array(to_rgb(colour))
+    share = next(s for s in np.linspace(0, 1, 21) if (own + s * (1 - own)) @ LUMA >= BRIGHT)
+    return to_hex(tuple(own + share * (1 - own)))
 
 
 def _better(column: str) -> str | None:

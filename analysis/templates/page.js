@@ -3,6 +3,10 @@ import DataTable from "datatables";
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
+const looks = (name) => {
+  const own = data.estimators[name];
+  return dark.matches ? { ...own, colour: own.bright } : own;
+};
 const AXES = {
   epoch: { title: "epochs", format: ".4~g" },
   train_seconds: { title: "seconds of training", format: ".4~g" },
@@ -91,7 +95,7 @@ function drawScores({ task: name, names, metric: column }) {
   const ordered = shown.toSorted((a, b) => sign * (task.final[a][column][0] - task.final[b][column][0]));
   const runs = data.cells.filter((cell) => cell[0] === name && cell[3] === "ok" && cell[COLUMN[column]] !== null);
   const traces = ordered.flatMap((one, row) => {
-    const { colour, symbol } = data.estimators[one];
+    const { colour, symbol } = looks(one);
     const [mean, error, count] = task.final[one][column];
     const own = runs.filter((cell) => cell[1] === one);
     return [
@@ -130,7 +134,7 @@ function range(task, column, ordered, label) {
     xaxis: { ...xaxis, range: [low - 0.15 * spread, high + 0.15 * spread] },
     annotations: [{
       xref: "paper", x: right ? 1 : 0, xanchor: right ? "right" : "left", y: ordered.indexOf(data.floor),
-      text: right ? `${text} →` : `← ${text}`, showarrow: false, font: { color: data.estimators[data.floor].colour },
+      text: right ? `${text} →` : `← ${text}`, showarrow: false, font: { color: looks(data.floor).colour },
     }],
   };
 }
@@ -179,7 +183,7 @@ function meanCurves(task, name, what) {
   const curve = task.means[name];
   if (!curve) return [];
   const { column, axis, format, along } = what;
-  const { colour, symbol, dash } = data.estimators[name];
+  const { colour, symbol, dash } = looks(name);
   const at = drawable(curve, what);
   const pick = (values) => at.map((i) => values[i]);
   const [x, y, error] = [pick(curve[axis]), pick(curve[column]), pick(curve[`${column} error`])];
@@ -197,7 +201,7 @@ function meanCurves(task, name, what) {
 
 function runCurves(task, name, what) {
   const { column, axis, format, along } = what;
-  const { colour, dash } = data.estimators[name];
+  const { colour, dash } = looks(name);
   return (task.runs[name] ?? []).map((run) => {
     const at = drawable(run, what);
     return {

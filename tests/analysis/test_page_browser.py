@@ -16,6 +16,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from analysis.page import write_page
+from analysis.page_data import SYMBOLS, brightened
+from analysis.style import colour, marker
 from tests.analysis.pages import BAD, HOSTILE, hostile, ordinary
 
 FLAGS = (
@@ -153,7 +155,8 @@ def test_the_metric_and_the_axis_change_the_plots(page: Page) -> None:
 
 def test_an_estimator_looks_as_in_the_figures(page: Page) -> None:
     line = page.run("return document.getElementById('curves').data.find((t) => t.name === 'dense')")
-    assert (line["line"]["color"], line["marker"]["symbol"]) == ("#0173b2", "diamond-tall")
+    assert line["line"]["color"] == colour("dense")
+    assert line["marker"]["symbol"] == SYMBOLS[marker("dense")]
 
 
 @pytest.mark.parametrize("by", ["mouse", "keyboard"])
@@ -185,7 +188,9 @@ def test_nothing_is_fetched_or_offered_to_a_server(page: Page) -> None:
 
 def test_the_dark_page_is_dark(page: Page) -> None:
     ink = "return document.getElementById('curves').layout.font.color"
+    dense = "return document.getElementById('curves').data.find((t) => t.name === 'dense')"
     light = page.run(ink)
+    assert page.run(dense)["line"]["color"] == "#000000"
     try:
         page.browser.execute_cdp_cmd(
             "Emulation.setEmulatedMedia",
@@ -194,6 +199,7 @@ def test_the_dark_page_is_dark(page: Page) -> None:
         page.run("return document.body.offsetHeight")
         assert page.run("return matchMedia('(prefers-color-scheme: dark)').matches")
         assert page.run(ink) != light
+        assert page.run(dense)["line"]["color"] == brightened("#000000") == "#8c8c8c"
     finally:
         page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 

@@ -242,10 +242,10 @@ def test_training_seconds_are_those_of_training(
     now = 0.0
 
     def ticking(seconds: float, method: Callable[..., object]) -> Callable[..., object]:
-        def call(*arguments: object) -> object:
+        def call(*arguments: object, **named: object) -> object:
             nonlocal now
             now += seconds
-            return method(*arguments)
+            return method(*arguments, **named)
 
         return call
 

@@ -250,7 +250,7 @@ def test_intervals_cover_with_the_stopping_rule_and_several_batches() -> None:
         covered += scores.bias_low <= bias <= scores.bias_high
         near += abs(scores.variance - variance) <= Z * scores.variance_error
         counts.add(cost["draws"])
-    assert counts == {64, 128, 256}  # the rule has something to decide
+    assert len(counts) > 1  # the rule has something to decide
     assert covered / runs > 0.9
     assert near / runs > 0.85
 
