@@ -177,7 +177,9 @@ def report(results: Path, /, *, baseline: str | None = None, against: Path | Non
 def main() -> None:
     """Run the command line and exit: 0 all is well, 1 a cell failed, 2 a mistake of the user's."""
     try:
-        code = app(exit_on_error=False, print_error=False, result_action="return_value")
+        code = app(
+            sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value"
+        )
     except KeyboardInterrupt:
         print(
             "\nstopped; what was finished is stored: run the same command to go on", file=sys.stderr
