@@ -26,10 +26,10 @@ from tests.bench.conftest import cell_of
 ROOT = Path(__file__).parents[2]
 
 
-def bench(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "run_bench.py"), *map(str, arguments)]
     environment = {name: v for name, v in os.environ.items() if name != "BENCH_DATA_DIR"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
 
 
 class Done(NamedTuple):
