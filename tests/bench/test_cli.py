@@ -365,6 +365,7 @@ def test_a_folder_with_a_colon_is_no_address(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ("--tasks", "ssvae", "--estimators", "none", "--seeds", 1, "--out", "a:b")
+    arguments += ("--jobs", 1)  # a worker of an earlier test is in another folder
     done = here("--profile", finished / "tiny.toml", *arguments)
     assert done.returncode == 0, done.stderr
     assert len(load_results(tmp_path / "a:b")) == 3
