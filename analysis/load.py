@@ -33,9 +33,6 @@ TRIALS = "trials.parquet"
 SEARCH_VERSION = 1
 """The version of its columns, which is written and understood."""
 
-LESS_IS_BETTER = frozenset({"nll", "loss", "decoder_calls"})
-"""Of the columns that a search may go by."""
-
 
 class ResultsError(Exception):
     """A results folder that can't be read; the message is one line."""

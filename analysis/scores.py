@@ -24,6 +24,9 @@ SCORES = (
 )
 """Rows are judged by the first of these that they have."""
 
+LESS_IS_BETTER = frozenset(s.column for s in SCORES if not s.more_is_better) | {"decoder_calls"}
+"""Of the columns that a search may go by."""
+
 ENDED_BADLY = ("failed", "diverged")
 """Statuses of cells that ran and gave no result."""
 

@@ -26,7 +26,8 @@ from optuna.distributions import (
 )
 
 from analysis.figures import SUFFIXES, save_row
-from analysis.load import LESS_IS_BETTER, SEARCH_VERSION, TRIALS, ResultsError
+from analysis.load import SEARCH_VERSION, TRIALS, ResultsError
+from analysis.scores import LESS_IS_BETTER
 from analysis.style import STYLE, colour, linestyle, marker
 from analysis.tables import markdown
 

@@ -117,9 +117,8 @@ def tune(*, grid: Grid = DEFAULT_GRID, tuning: Tuning = DEFAULT_TUNING) -> int:
     studies = [plan.open(search, execution) for plan in plans]
     dead = sum(study.bury() for study in studies)
     if dead:
-        console.print(f"{dead} trials of processes that have died will be run again")
-    stored = sum(len(study.counted()) for study in studies)
-    with shown(plans, stored, search.budget.trials, console) as done:
+        console.print(f"trials whose process has died, to be run again: {dead}")
+    with shown(studies, search.budget.trials, console) as done:
         run_search(plans, search, execution, done)
     best = write_results(search.storage, execution, grid.load_profile())
     with results_errors():

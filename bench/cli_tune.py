@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from bench.runner import Execution
+    from bench.studies import SharedStudy
     from bench.tuning import Search, StudyPlan, Trialled
 
 DEFAULT_TRIALS = 20
@@ -90,7 +91,7 @@ class Tuning:
             raise UserError("none of these estimators runs on these tasks; see run_bench.py list")
         judged = {cell.task: self._objectives(cell.task) for cell in first}
         plans = []
-        names = None if self.parameters is None else _split(self.parameters)
+        names = None if self.parameters is None else _split("--parameters", self.parameters)
         for cell in first:
             objectives = judged[cell.task]
             space = search_space(cell, None, costs="decoder_calls" in objectives)
@@ -115,52 +116,60 @@ class Tuning:
         if self.objective is None:
             return metrics[:1]
         known = [*metrics, "decoder_calls"]
-        for name in _split(self.objective):
+        objectives = _split("--objective", self.objective)
+        for name in objectives:
             if name not in known:
                 listing = f"there are {', '.join(known)}"
                 raise unknown(f"objective of {task}", name, known, listing)
-        return tuple(_split(self.objective))
+        return tuple(objectives)
 
 
-def _split(names: str) -> list[str]:
+def _split(option: str, names: str) -> list[str]:
     found = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not found:
-        raise UserError("give one name at least")
+        raise UserError(f"{option}: give one name at least")
     return found
 
 
 @contextmanager
 def shown(
-    plans: "Sequence[StudyPlan]", stored: int, trials: int | None, console: "Console"
+    studies: "Sequence[SharedStudy]", trials: int | None, console: "Console"
 ) -> "Iterator[Callable[[Trialled], None]]":
     """Show trials as they end: a bar for all on a terminal, and a line for each.
 
     Args:
-        plans: the studies.
-        stored: trials that they have already.
+        studies: with the trials that they have already.
         trials: how many each is to have, where that is known.
         console: where to.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from analysis.load import LESS_IS_BETTER
+    from analysis.scores import LESS_IS_BETTER
     from analysis.search import settings_text
+    from bench.search_results import best_trial
 
     best: dict[str, float] = {}
-    choose = {plan.name: min if plan.objectives[0] in LESS_IS_BETTER else max for plan in plans}
+    less: dict[str, bool] = {}
+    for shared in studies:
+        name, so_far = shared.study.study_name, best_trial(shared)
+        less[name] = shared.about["objectives"][0] in LESS_IS_BETTER
+        if so_far is not None:
+            best[name] = so_far.values[0]
 
     def line(trialled: "Trialled") -> str:
         place, name = trialled.place, trialled.study.partition(":")[2]
         if not trialled.values:
             return f"{name} trial {place}: {trialled.state}: {trialled.reason}"
         value = trialled.values[0]
-        best[trialled.study] = choose[trialled.study](best.get(trialled.study, value), value)
+        choose = min if less[trialled.study] else max
+        best[trialled.study] = choose(best.get(trialled.study, value), value)
         values = ", ".join(f"{value:.4g}" for value in trialled.values)
         parameters = settings_text(trialled.parameters or {})
         return f"{name} trial {place}: {values} (best {best[trialled.study]:.4g}) {parameters}"
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    total = None if trials is None else trials * len(plans)
+    total = None if trials is None else trials * len(studies)
+    stored = sum(len(shared.counted()) for shared in studies)
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as bar:

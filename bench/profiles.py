@@ -111,11 +111,8 @@ class Profile(BaseModel, extra="forbid", frozen=True):
         """
         part = self.tasks.get(task, TaskProfile())
         own = part.estimators.get(estimator, Overrides())
-        parts = {"settings": {**own.settings}, "training": {**own.training}}
-        for name, value in values.items():
-            where, _, setting = name.partition(".")
-            parts[where][setting] = value
-        changed = Overrides(**parts, found=found)
+        settings, training = with_named(own.settings, own.training, values)
+        changed = Overrides(settings=settings, training=training, found=found)
         task_profile = part.model_copy(
             update={"estimators": part.estimators | {estimator: changed}}
         )
@@ -129,6 +126,18 @@ class Profile(BaseModel, extra="forbid", frozen=True):
         """
         merged = self.evaluation | self.tasks.get(task, TaskProfile()).evaluation
         return validated(EvaluationSettings, merged, f"evaluation on {task}")
+
+
+def with_named(
+    settings: dict[str, Any], training: dict[str, Any], values: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of an estimator and of its training, with values by names such as
+    "training.learning_rate" and "settings.decay" in place of what is there."""
+    parts = {"settings": {**settings}, "training": {**training}}
+    for name, value in values.items():
+        where, _, setting = name.partition(".")
+        parts[where][setting] = value
+    return parts["settings"], parts["training"]
 
 
 def validated(model: type[S], values: dict[str, Any], where: str) -> S:

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import tomli_w
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.load import LESS_IS_BETTER, SEARCH_VERSION, TRIALS
+from analysis.load import SEARCH_VERSION, TRIALS
+from analysis.scores import LESS_IS_BETTER
 from bench.files import written_whole
 from bench.profiles import Found, Profile
 from bench.provenance import provenance

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
-from analysis.load import LESS_IS_BETTER
+from analysis.scores import LESS_IS_BETTER
 from bench.errors import UserError
 
 JOURNAL = "studies.journal"

@@ -18,7 +18,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
 from bench.cells import FIRST_TUNING_SEED, NUMERICS, Cell, cell_latent
-from bench.profiles import TrainingSettings
+from bench.profiles import TrainingSettings, with_named
 from bench.runner import Execution, Outcome, PrunedError, Watch, run_cell
 from bench.search_space import Space, holds, starting_point, suggest
 from bench.store import last_row, stored_status
@@ -210,16 +210,11 @@ def _run_cells(
 
 def trial_cell(start: Cell, values: dict[str, Any], seed: int) -> Cell:
     """The cell of a trial: that of the start, with other values and another seed."""
-    parts = {"settings": {**start.estimator_settings}, "training": {**start.training}}
-    for name, value in values.items():
-        where, _, setting = name.partition(".")
-        parts[where][setting] = value
-    settings = all_estimators()[start.estimator].Settings(**parts["settings"])
-    training = TrainingSettings(**parts["training"])
+    settings, training = with_named(start.estimator_settings, start.training, values)
     return replace(
         start,
-        estimator_settings=settings.model_dump(),
-        training=training.model_dump(),
+        estimator_settings=all_estimators()[start.estimator].Settings(**settings).model_dump(),
+        training=TrainingSettings(**training).model_dump(),
         seed=seed,
     )
 

@@ -1,13 +1,23 @@
-"""A profile that makes every cell tiny, and cells made from it."""
+"""A profile that makes every cell tiny, cells made from it, and the command line."""
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from analysis import report
+from bench import cli
 from bench.cells import Cell, plan
 from bench.profiles import Profile, load_profile
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
+
+ROOT = Path(__file__).parents[2]
 
 TINY = """
 description = "as small as it gets"
@@ -52,3 +62,51 @@ def profile(tiny: Path) -> Profile:
 def cell_of(profile: Profile, task: str, estimator: str, seed: int = 0) -> Cell:
     """One cell of a profile's grid."""
     return plan([task], [estimator], seed + 1, profile)[seed].cell
+
+
+def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "run_bench.py"), *map(str, arguments)]
+    environment = {name: v for name, v in os.environ.items() if name != "BENCH_DATA_DIR"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+
+
+class Done(NamedTuple):
+    """What came of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Here = Callable[..., Done]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """The command line in this process and without figures: as `bench`, in much less time."""
+    monkeypatch.delenv("BENCH_DATA_DIR", raising=False)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(report, "save_figures", lambda table, folder: [])
+    monkeypatch.setattr(report, "save_examples", lambda table, folder: {})
+    monkeypatch.setattr(report, "write_page", lambda folder, *parts: folder / "report.html")
+
+    def call(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["run_bench.py", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return Done(ended.value.code or 0, *capsys.readouterr())
+
+    return call
+
+
+def started(*arguments: object) -> subprocess.Popen[str]:
+    """A running `bench`, which heeds Ctrl-C also where the tests run in the background."""
+    return subprocess.Popen(
+        [sys.executable, "run_bench.py", *map(str, arguments)],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )

@@ -2,83 +2,26 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pytest
 
-from analysis import report
 from analysis.load import flatten_hyperparameters, load_gradients, load_results
-from bench import cli, runner
+from bench import runner
 from bench.cells import Planned
 from bench.profiles import Profile
 from bench.store import GRADIENT_SCHEMA, SCHEMA
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
-from tests.bench.conftest import cell_of
-
-ROOT = Path(__file__).parents[2]
-
-
-def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "run_bench.py"), *map(str, arguments)]
-    environment = {name: v for name, v in os.environ.items() if name != "BENCH_DATA_DIR"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
-
-
-class Done(NamedTuple):
-    """What came of a command."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Here = Callable[..., Done]
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
-    """The command line in this process and without figures: as `bench`, in much less time."""
-    monkeypatch.delenv("BENCH_DATA_DIR", raising=False)
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(report, "save_figures", lambda table, folder: [])
-    monkeypatch.setattr(report, "save_examples", lambda table, folder: {})
-    monkeypatch.setattr(report, "write_page", lambda folder, *parts: folder / "report.html")
-
-    def call(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["run_bench.py", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        return Done(ended.value.code or 0, *capsys.readouterr())
-
-    return call
-
-
-def started(command: list[object]) -> subprocess.Popen[str]:
-    """A running command, which heeds Ctrl-C also where the tests run in the background."""
-    return subprocess.Popen(
-        [str(part) for part in command],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+from tests.bench.conftest import ROOT, TINY, Here, bench, cell_of
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run of everything, with two jobs."""
-    from tests.bench.conftest import TINY
-
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.toml").write_text(TINY)
     done = bench("--profile", folder / "tiny.toml", "--out", folder / "results", "--jobs", 2)
@@ -256,47 +199,6 @@ def test_a_cell_that_diverges_is_a_row_and_the_others_go_on(
     assert table.loc["dense", "status"] == "diverged"
     assert "at step" in table.loc["dense", "reason"]
     assert "diverged" in (out / "report.md").read_text()
-
-
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_an_interrupted_run_keeps_what_is_done(tiny: Path, tmp_path: Path, jobs: int) -> None:
-    text = tiny.read_text().replace("epochs = 1", "epochs = 40")
-    tiny.write_text(text)
-    out = tmp_path / "results"
-    command = [sys.executable, "run_bench.py", "--profile", tiny, "--out", out, "--jobs", str(jobs)]
-    with started(command) as process:
-        deadline = time.monotonic() + 120
-        while len([*out.rglob("*.parquet")]) < 10 and time.monotonic() < deadline:
-            time.sleep(0.2)
-        process.send_signal(2)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "run the same command to go on" in errors
-    assert "Traceback" not in errors
-    assert len(load_results(out)) >= 10
-
-
-def test_a_killed_worker_costs_nothing_but_time(tiny: Path, tmp_path: Path) -> None:
-    """The cell that it had is run again, alone, and the others go on."""
-    tiny.write_text(tiny.read_text().replace("epochs = 1", "epochs = 20"))
-    out = tmp_path / "results"
-    command = [
-        sys.executable, "run_bench.py", "--profile", tiny, "--out", out, "--jobs", "2",
-        "--tasks", "ssvae", "--estimators", "sfe,dense,nvil,none", "--seeds", "1",
-    ]  # fmt: skip
-    with started(command) as process:
-        deadline = time.monotonic() + 120
-        while not [*out.glob("running/*")] and time.monotonic() < deadline:
-            time.sleep(0.1)
-        workers = subprocess.run(
-            ["pgrep", "-P", str(process.pid), "-f", "LokyProcess"], capture_output=True, text=True
-        )
-        os.kill(int(workers.stdout.split()[0]), 9)
-        written, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    assert "4 ok" in written
-    assert "Traceback" not in errors
-    assert set(load_results(out)["estimator"]) == {"sfe", "dense", "nvil", "none"}
 
 
 def test_a_damaged_file_of_another_grid_is_named(

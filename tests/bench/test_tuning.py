@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,7 @@ from bench.studies import Budget, place
 from bench.tuning import Search, StudyPlan, Trialled, run_search
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
-
-ROOT = Path(__file__).parents[2]
+from tests.bench.conftest import TINY, Here, started
 
 
 def searching(trials: int = 6, seeds: int = 1, pruner: tuning.PrunerName = "none") -> Search:
@@ -54,8 +52,6 @@ def trials_of(found: StudyPlan, search: Search, execution: Execution) -> list[An
 
 @pytest.fixture(scope="module")
 def tiny_profile(tmp_path_factory: pytest.TempPathFactory) -> Profile:
-    from tests.bench.conftest import TINY
-
     path = tmp_path_factory.mktemp("profile") / "tiny.toml"
     path.write_text(TINY)
     return load_profile(str(path), [*all_tasks()], [*all_estimators()])
@@ -208,14 +204,8 @@ def test_several_objectives_are_all_kept(tiny_profile: Profile, tmp_path: Path) 
 
 
 def tune(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    command = [
-        sys.executable, "run_bench.py", "tune", "--task", "signal_game", "--out", folder / "tune",
-        "--profile", folder / "tiny.toml", *arguments,
-    ]  # fmt: skip
-    return subprocess.Popen(
-        [str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    where = ("--out", folder / "tune", "--profile", folder / "tiny.toml")
+    return started("tune", "--task", "signal_game", *where, *arguments)
 
 
 def stored(folder: Path) -> int:
@@ -248,7 +238,7 @@ def test_two_processes_share_a_search_and_either_may_die(tiny: Path, tmp_path: P
     assert "best.toml" in written
 
 
-def test_a_grid_with_what_was_found(tiny: Path, tmp_path: Path) -> None:
+def test_a_grid_with_what_was_found(here: Here, tiny: Path, tmp_path: Path) -> None:
     first = tune(tmp_path, "--estimator", "sfe-ma", "--trials", 2, "--jobs", 1)
     written, errors = first.communicate(timeout=120)
     assert first.returncode == 0, errors
@@ -256,11 +246,9 @@ def test_a_grid_with_what_was_found(tiny: Path, tmp_path: Path) -> None:
     for name in ("search.md", "figures/history.pdf", "figures/slices-signal_game.png"):
         assert (tmp_path / "tune" / name).stat().st_size > 0
     out = tmp_path / "after"
-    done = subprocess.run(
-        [sys.executable, "run_bench.py", "--tasks", "signal_game", "--estimators", "sfe,sfe-ma",
-         "--profile", tmp_path / "tune" / "best.toml", "--out", out, "--seeds", "1"],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+    best = tmp_path / "tune" / "best.toml"
+    names = ("--tasks", "signal_game", "--estimators", "sfe,sfe-ma", "--seeds", 1)
+    done = here(*names, "--profile", best, "--out", out)
     assert done.returncode == 0, done.stderr
     table = pd.read_parquet(out / "cells").drop_duplicates("key").set_index("estimator")
     settings = {name: json.loads(table.loc[name, "hyperparameters"]) for name in table.index}
