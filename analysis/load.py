@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pyarrow import dataset as ds
 from pyarrow import fs
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version of the columns of trainings, which is written and understood."""
 
 GRADIENT_SCHEMA_VERSION = 3
@@ -167,8 +167,9 @@ def flatten_hyperparameters(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def final_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows on the test split of the cells that are ok: one for each cell."""
-    return table[(table["status"] == "ok") & (table["split"] == "test")]
+    """The rows on the test split of the cells that are ok: one for each cell, of its best model."""
+    tested = table[(table["status"] == "ok") & (table["split"] == "test")]
+    return tested[tested["selection"] == "best"]
 
 
 def end_rows(table: pd.DataFrame) -> pd.DataFrame:

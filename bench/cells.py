@@ -17,7 +17,7 @@ from tasks.base import Split
 from tasks.data import DATASETS, load_images
 from tasks.registry import all_tasks
 
-NUMERICS = 2
+NUMERICS = 3
 """Version of everything that determines a cell's numbers; see docs/NUMERICS.md when raising it."""
 
 FIRST_TUNING_SEED = 10_000
@@ -69,7 +69,14 @@ class Cell:
     def basis(self) -> str:
         """A hash of what cells of a task must have in common to be compared: data, model, budget
         of training, evaluation."""
-        budget = [self.training[name] for name in ("epochs", "warm_start_epochs", "batch_size")]
+        names = (
+            "epochs",
+            "warm_start_epochs",
+            "warm_start_learning_rate",
+            "batch_size",
+            "patience",
+        )
+        budget = [self.training[name] for name in names]
         measured = None if self.gradients is None else {**self.gradients, "knob": None}
         common = [self.dataset_digest, self.task_settings, budget, self.evaluation, measured]
         return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ where that is feasible, else estimated by importance sampling from one proposal 
 
 import math
 from collections import defaultdict
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, Field
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from bench.step import CountedCost, NotFiniteError
 from estimators.base import Estimator
-from estimators.distributions import BernoulliBits, BitDistribution, Distribution
+from estimators.distributions import BernoulliBits, BitDistribution, Distribution, SparseBits
 from estimators.mappings import all_bit_vectors
 from estimators.mappings.bits import MAX_ENUMERATED_BITS
 from estimators.sampler import Sampler
@@ -41,6 +42,9 @@ class EvaluationSettings(BaseModel, extra="forbid", frozen=True):
     )
     nll_samples: int = Field(1024, ge=2, description="importance samples for p(x) beyond that")
     nll_images: int = Field(10_000, ge=1, description="test images that p(x) is computed for")
+    nll_as: Literal["corrected", "published"] = Field(
+        "corrected", description="one proposal for all, or the published estimate; docs/PROTOCOL.md"
+    )
 
 
 @torch.no_grad()
@@ -133,8 +137,11 @@ def log_evidence(
     Else importance sampling with half the samples from q and half from independent bits with
     q's marginals clipped to [CLIP, 1 − CLIP]. Both halves are weighted by the mixture's density,
     which is positive for every z, so that the estimate of p(x) is unbiased whatever q is.
+    As published, if the settings say so.
     """
     rows, size = q.scores.shape
+    if settings.nll_as == "published":
+        return published_log_evidence(cost, context, q, sampler, settings.nll_samples)
     if size < 63 and 2**size <= settings.nll_max_summed:
         every = all_bit_vectors(size, q.scores).expand(rows, -1, -1)
         log_joint = -_rectangular(cost, context, every) - size * math.log(2)
@@ -147,6 +154,32 @@ def log_evidence(
     log_total = log_weight.logsumexp(dim=1)
     effective = (2 * log_total - (2 * log_weight).logsumexp(dim=1)).exp()
     return log_total - math.log(2 * half), effective
+
+
+def published_log_evidence(
+    cost: CountedCost, context: Context, q: BitDistribution, sampler: Sampler, samples: int
+) -> tuple[Tensor, Tensor]:
+    """log p(x) as the public code of Correia et al. 2020 estimates it, to be compared with.
+
+    Independent bits: importance sampling from q. Sparse q: the mass of the support, and on top
+    of it the mean of p(x | z) over uniform z from all bit-vectors, which has that mass in it
+    already: the estimate of p(x) is too large by up to a factor of two.
+
+    Returns:
+        log p(x) in nats and the effective number of terms, (B,) each.
+    """
+    size = q.scores.shape[1]
+    if isinstance(q, SparseBits):
+        of_support = -_rectangular(cost, context, q.vertices) - size * math.log(2)
+        z = BernoulliBits(torch.zeros_like(q.scores)).sample(sampler, samples)
+        of_samples = -_rectangular(cost, context, z) - math.log(samples)
+        log_weight = torch.cat([of_support.where(q.positive, -torch.inf), of_samples], dim=1)
+    else:
+        z = q.sample(sampler, samples)
+        log_joint = -_rectangular(cost, context, z) - size * math.log(2)
+        log_weight = log_joint - q.log_prob(z) - math.log(samples)
+    log_p = log_weight.logsumexp(dim=1)
+    return log_p, (2 * log_p - (2 * log_weight).logsumexp(dim=1)).exp()
 
 
 def _negative_log_likelihood(

@@ -24,6 +24,7 @@ from bench.gradients import (
     warm_up,
 )
 from bench.training import REPORT_EVERY, Row, Trainer
+from bench.warm_start import warm_start
 from estimators.base import Estimator
 from estimators.sampler import Sampler
 from estimators.support_sum import Dense
@@ -79,7 +80,11 @@ def checkpoints(
     shares = sorted(settings.checkpoints)
     found = {s: Checkpoint(round(s * trainer.steps), folder / model.key) for s in shares}
     parts = len(found) + 1
-    _train(trainer, [*found.values()], _part(report, 0, parts))
+    if not all(checkpoint.model.exists() for checkpoint in found.values()):
+        start = warm_start(model, folder, data_dir, device)
+        if start is not None:
+            trainer.parameters.copy_(start)
+        _train(trainer, [*found.values()], _part(report, 0, parts))
     for number, checkpoint in enumerate(found.values(), 1):
         _enumerate(trainer, checkpoint, settings.batches, _part(report, number, parts))
     return found
@@ -91,9 +96,7 @@ def _part(report: Report, number: int, parts: int) -> Report:
 
 
 def _train(trainer: Trainer, wanted: list[Checkpoint], report: Report) -> None:
-    """Keep the model at some points of its training, which is run if one of these is missing."""
-    if all(checkpoint.model.exists() for checkpoint in wanted):
-        return
+    """Keep the model at some points of its training."""
     for checkpoint in wanted:
         while trainer.step < checkpoint.step:
             trainer.train(min(REPORT_EVERY, checkpoint.step - trainer.step))

@@ -18,8 +18,14 @@ class TrainingSettings(BaseModel, extra="forbid", frozen=True):
     """How a cell is trained. Adam throughout."""
 
     epochs: int = Field(10, ge=0, description="passes over the training data")
-    warm_start_epochs: int = Field(0, ge=0, description="epochs before these, on labels alone")
+    warm_start_epochs: int = Field(
+        0, ge=0, description="passes over the labelled rows alone, before these"
+    )
+    warm_start_learning_rate: float = Field(1e-3, gt=0, description="in these passes")
     evaluate_every: int = Field(1, ge=1, description="epochs between evaluations")
+    patience: int | None = Field(
+        None, ge=1, description="evaluations without a better one that end training early"
+    )
     batch_size: int = Field(64, ge=1, description="rows in a batch")
     learning_rate: Annotated[float, Range(1e-4, 3e-2, log=True)] = Field(
         1e-3, gt=0, description="for encoder and decoder"

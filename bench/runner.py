@@ -16,16 +16,21 @@ from joblib import Parallel, delayed
 from joblib.externals.loky import ProcessPoolExecutor
 
 from bench.cells import Cell, Planned
+from bench.course import train_cell
 from bench.examples import examples_of, write_examples
 from bench.gradient_cell import checkpoints, gradient_cell, model_of
 from bench.memory import keep_memory
 from bench.profiles import Found
 from bench.provenance import device_name, provenance
 from bench.store import hyperparameters, note_grid, stored_status, write_cell
-from bench.training import DivergedError, Row, Trainer, train_cell
+from bench.training import DivergedError, Row, Trainer
+from bench.warm_start import warm_start, warm_start_of
 
 MODELS = "models"
-"""The folder of a results folder that trained models are kept in."""
+"""The folder of a results folder that trained models are kept in, warm starts among them."""
+
+CHECKPOINTS = "checkpoints"
+"""The folder of a results folder that cells in training are saved in now and then."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def run_cells(
             finish(outcome)
         else:
             todo.append(item.cell)
-    _train_models([cell for cell in todo if cell.gradients is not None], execution)
+    _train_models(todo, execution)
     while todo:
         _run_together(todo, execution, finish)
         # What is left had no chance: a worker was killed, and its pool with it.
@@ -165,6 +170,8 @@ def run_cell(
     finally:
         progress_file(execution.results, cell).unlink(missing_ok=True)
     _store(outcome, rows, execution, beside, time.perf_counter() - start, started)
+    if outcome.status != "failed":  # what failed may go on from there
+        checkpoint_file(execution.results, cell).unlink(missing_ok=True)
     return outcome
 
 
@@ -178,18 +185,46 @@ def _work(cell: Cell, execution: Execution) -> Iterator[Row]:
         if cell.last_split == "test":  # examples are of test images
             write_examples(execution.results, cell, examples_of(trainer))
 
-    return train_cell(cell, *where, keep_examples)
+    return train_cell(
+        cell,
+        *where,
+        keep_examples,
+        models=execution.results / MODELS,
+        checkpoint=checkpoint_file(execution.results, cell),
+    )
 
 
 def _train_models(cells: Sequence[Cell], execution: Execution) -> None:
-    """Train the models that cells measure gradients of, and enumerate their gradients, each once.
+    """Train what several cells start from, each once: warm starts, and then the models that
+    gradients are measured of, whose gradients are enumerated.
 
     What goes wrong is left to the cells, which train a model that is not there, and tell.
     """
-    models = {model_of(cell).key: cell for cell in cells}
+    starts, models = {}, {}
+    for cell in cells:
+        start = warm_start_of(_training_of(cell))
+        if start is not None:
+            starts[start.key] = cell
+        if cell.gradients is not None:
+            models[model_of(cell).key] = cell
     pool = Parallel(n_jobs=execution.jobs, batch_size=1)
     with suppress(BrokenProcessPool):
+        pool(delayed(_train_start)(cell, execution) for cell in starts.values())
         pool(delayed(_train_model)(cell, execution) for cell in models.values())
+
+
+def _training_of(cell: Cell) -> Cell:
+    """A cell that trains: itself, or the model that it measures."""
+    return cell if cell.gradients is None else model_of(cell)
+
+
+def _train_start(cell: Cell, execution: Execution) -> None:
+    torch.set_num_threads(cell.threads)
+    report = _reporter(cell, execution)
+    with suppress(Exception):
+        folder = execution.results / MODELS
+        warm_start(_training_of(cell), folder, execution.data_dir, execution.device, report)
+    progress_file(execution.results, cell).unlink(missing_ok=True)
 
 
 def _train_model(cell: Cell, execution: Execution) -> None:
@@ -204,6 +239,11 @@ def _train_model(cell: Cell, execution: Execution) -> None:
 def progress_file(results: Path, cell: Cell) -> Path:
     """A file that holds the share of a running cell that is done."""
     return results / "running" / cell.key
+
+
+def checkpoint_file(results: Path, cell: Cell) -> Path:
+    """The file that a cell in training is saved in."""
+    return results / CHECKPOINTS / f"{cell.key}.pt"
 
 
 def _reporter(cell: Cell, execution: Execution) -> Callable[[float], None]:

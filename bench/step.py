@@ -77,7 +77,6 @@ def training_loss(
     cost: CountedCost,
     batch: object,
     sampler: Sampler,
-    latent: bool = True,
     entropy_weight: float | None = None,
 ) -> StepResult:
     """The loss of a batch whose gradient is the estimator's.
@@ -87,7 +86,6 @@ def training_loss(
     call `backward` on the loss after.
 
     Args:
-        latent: false for the supervised part alone.
         entropy_weight: λ, in place of the task's.
     Raises:
         NotFiniteError: the scores are not finite.
@@ -97,7 +95,7 @@ def training_loss(
         raise NotFiniteError("the scores are not finite")
     nothing = encoding.scores.new_zeros(())
     result = StepResult(nothing, nothing, 0, None, {})
-    if latent and estimator.trains_latent:
+    if len(encoding.scores) and estimator.trains_latent:
         weight = task.entropy_weight if entropy_weight is None else entropy_weight
         result = latent_loss(task, estimator, cost, encoding, sampler, weight)
     elif encoding.supervised is not None:

@@ -50,7 +50,7 @@ def _schema(text: Sequence[str], numbers: Sequence[str], counts: Sequence[str]) 
 
 
 SCHEMA = _schema(
-    (*_COMMON_TEXT, "split", "diagnostics"),
+    (*_COMMON_TEXT, "split", "selection", "diagnostics"),
     (*_COMMON_NUMBERS, *_NUMBERS),
     (*_COMMON_COUNTS, *_COUNTS),
 )

@@ -1,11 +1,9 @@
-"""Training of one cell: build, warm up, train, evaluate on a schedule."""
+"""A model in training: its steps on the clock, its evaluation off it, and all of its state."""
 
 import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,6 @@ from bench.step import CountedCost, NotFiniteError, training_loss
 from estimators.sampler import Sampler
 from tasks.base import Split
 from tasks.streams import Streams
-
-WARM_UP_STEPS = 3
-"""Steps of a throw-away copy before the clock starts: first calls allocate and compile."""
 
 REPORT_EVERY = 10
 """Steps between reports of progress."""
@@ -48,6 +43,7 @@ class Trainer:
     def __init__(self, cell: Cell, data_dir: Path | None = None, device: str = "cpu") -> None:
         self.settings = TrainingSettings(**cell.training)
         self.evaluation = EvaluationSettings(**cell.evaluation)
+        self.last_split = cell.last_split
         self.streams = Streams(cell.seed, device)
         s = self.settings
         self.task = build_task(cell.task, cell.task_settings, s.batch_size, cell.seed, data_dir).to(
@@ -63,8 +59,7 @@ class Trainer:
             own = flattened(self.estimator)
             groups.append({"params": [own], "lr": s.baseline_learning_rate})
         self.optimizer = torch.optim.Adam(groups, lr=s.learning_rate, fused=True)
-        self.warm_start = s.warm_start_epochs * self.task.steps_per_epoch
-        self.steps = self.warm_start + s.epochs * self.task.steps_per_epoch
+        self.steps = s.epochs * self.task.steps_per_epoch
         self.step = 0
         self.rows = 0
         self.train_seconds = 0.0
@@ -93,9 +88,8 @@ class Trainer:
             self.task,
             self.estimator,
             self.cost,
-            self.task.training_batch(self.step, self.streams),
+            self._batch(),
             Sampler(self.streams.generator("estimator", self.step)),
-            latent=self.step >= self.warm_start,
             entropy_weight=self.settings.entropy_weight,
         )
         if result.loss.requires_grad:
@@ -109,6 +103,9 @@ class Trainer:
             self._diagnostics[name].append(value)
         self.rows += result.rows
         self.step += 1
+
+    def _batch(self) -> object:
+        return self.task.training_batch(self.step, self.streams)
 
     def _check(self, loss: Tensor) -> None:
         """Note the norm of the gradient for encoder and decoder, and refuse what is not finite."""
@@ -153,6 +150,36 @@ class Trainer:
             **metrics,
         }
 
+    @property
+    def parameters(self) -> Tensor:
+        """All parameters of the task, which are to be written into, (N,)."""
+        return self.flat.detach()
+
+    def state(self) -> dict[str, Any]:
+        """All that changes in training, as tensors and plain values that go on changing."""
+        return {
+            "parameters": self.parameters,
+            "estimator": self.estimator.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "rows": self.rows,
+            "calls": dict(self.cost.calls),
+            "train_seconds": self.train_seconds,
+            "gradient_norm": self.gradient_norm,
+            "diagnostics": dict(self._diagnostics),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` was, in another process perhaps."""
+        self.parameters.copy_(state["parameters"])
+        self.estimator.load_state_dict(state["estimator"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.rows = state["step"], state["rows"]
+        self.cost.calls.update(state["calls"])
+        self.train_seconds = state["train_seconds"]
+        self.gradient_norm = state["gradient_norm"]
+        self._diagnostics.update(state["diagnostics"])
+
     def _take_diagnostics(self) -> str | None:
         """Means over the steps since they were last taken, as JSON."""
         means = {name: float(torch.stack(v).mean()) for name, v in self._diagnostics.items()}
@@ -173,56 +200,3 @@ def flattened(module: nn.Module) -> nn.Parameter:
         here = slice(end - part.numel(), end)
         part.data, part.grad = flat.data[here].view_as(part), flat.grad[here].view_as(part)
     return flat
-
-
-def train_cell(
-    cell: Cell,
-    data_dir: Path | None = None,
-    device: str = "cpu",
-    report: Callable[[float], None] = lambda fraction: None,
-    finish: Callable[[Trainer], None] = lambda trainer: None,
-) -> Iterator[Row]:
-    """Train a cell to its end: a row for each evaluation on validation, and one at the end.
-
-    That is on test, with the decoder calls of the whole training; on validation once more where
-    the cell is for searching settings.
-
-    Args:
-        cell: what to train.
-        data_dir: folder with the data sets that are not bundled.
-        device: where to.
-        report: called with the share that is done, in [0, 1].
-        finish: called at the end, off the clock, with the trained model.
-    Raises:
-        DivergedError: the loss stopped being finite.
-        DataError: a data set is missing or damaged.
-    """
-    warming = Trainer(cell, data_dir, device)
-    warming.step = warming.warm_start  # the steps that use the latent variable
-    with suppress(DivergedError):  # which the real steps will find as well
-        warming.train(WARM_UP_STEPS)
-    del warming
-
-    trainer = Trainer(cell, data_dir, device)
-    every = trainer.settings.evaluate_every * trainer.task.steps_per_epoch
-    before = trainer.evaluate("validation")
-    yield before | {"decoder_calls": None}
-    while trainer.step < trainer.steps:
-        following = min(trainer.step + every, trainer.steps)
-        while trainer.step < following:
-            trainer.train(min(REPORT_EVERY, following - trainer.step))
-            report(trainer.step / trainer.steps)
-        row = trainer.evaluate("validation")
-        yield row | {"decoder_calls": _calls_per_example(row, before)}
-        before = row
-    row = trainer.evaluate(cell.last_split, last=True)
-    yield row | {"decoder_calls": _calls_per_example(row)}
-    finish(trainer)
-
-
-def _calls_per_example(row: Row, before: Row | None = None) -> float | None:
-    """Latent decoder calls for each example since an earlier row, or since the start."""
-    calls, examples = row["decoder_calls_total"], row["examples"]
-    if before is not None:
-        calls, examples = calls - before["decoder_calls_total"], examples - before["examples"]
-    return calls / examples if examples else None

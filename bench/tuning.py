@@ -225,14 +225,13 @@ def _pruning(plan: StudyPlan, trial: Trial) -> Watch:
     Not before `PATIENCE` of the training is done: settings that are good in the end may begin late.
     """
     training = TrainingSettings(**plan.cell.training)
-    first = training.warm_start_epochs + PATIENCE * training.epochs
-    last = training.warm_start_epochs + training.epochs
+    first, last = PATIENCE * training.epochs, training.epochs
     evaluations = 0
 
     def watch(row: dict[str, Any]) -> None:
         nonlocal evaluations
         value = row[plan.objectives[0]]
-        if value is None or not first <= row["epoch"] < last:
+        if value is None or row.get("selection") or not first <= row["epoch"] < last:
             return
         evaluations += 1
         trial.report(value, evaluations)

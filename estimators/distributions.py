@@ -191,18 +191,18 @@ class SparseBits(BitDistribution):
         unsolved: Tensor | None = None,
     ) -> None:
         super().__init__(scores)
-        self._vertices = vertices
+        self.vertices = vertices
         self._probabilities = probabilities
         self.unsolved = unsolved
 
     def sample(self, sampler: Sampler, samples: int) -> Tensor:
         chosen = sampler.categorical(self._probabilities.detach(), samples)
-        return self._vertices.gather(1, chosen[:, :, None].expand(-1, -1, self.scores.shape[1]))
+        return self.vertices.gather(1, chosen[:, :, None].expand(-1, -1, self.scores.shape[1]))
 
     def log_prob(self, z: Tensor) -> Tensor:
         # Two bit-vectors agree where their Hamming distance |z| + |v| − 2⟨z, v⟩ is zero.
-        overlap = torch.einsum("bsd,bmd->bsm", z, self._vertices)
-        distance = z.sum(dim=2)[:, :, None] + self._vertices.sum(dim=2)[:, None, :] - 2 * overlap
+        overlap = torch.einsum("bsd,bmd->bsm", z, self.vertices)
+        distance = z.sum(dim=2)[:, :, None] + self.vertices.sum(dim=2)[:, None, :] - 2 * overlap
         same = (distance < 0.5).to(self._probabilities.dtype)
         return torch.einsum("bsm,bm->bs", same, self._probabilities).log()
 
@@ -211,19 +211,24 @@ class SparseBits(BitDistribution):
 
     def mode(self) -> Tensor:
         best = self._probabilities.argmax(dim=1)
-        return self._vertices[torch.arange(len(best), device=best.device), best]
+        return self.vertices[torch.arange(len(best), device=best.device), best]
+
+    @property
+    def positive(self) -> Tensor:
+        """Which vertices have a positive probability, (B, M) bool: the others are padding."""
+        return self._probabilities.detach() > 0
 
     @cached_property
     def support(self) -> Support:
-        row, column = (self._probabilities.detach() > 0).nonzero(as_tuple=True)
-        return Support(self._vertices[row, column], row, self._probabilities[row, column])
+        row, column = self.positive.nonzero(as_tuple=True)
+        return Support(self.vertices[row, column], row, self._probabilities[row, column])
 
     @property
     def support_sizes(self) -> Tensor:
-        return (self._probabilities.detach() > 0).sum(dim=1)
+        return self.positive.sum(dim=1)
 
     def marginals(self) -> Tensor:
-        return torch.einsum("bm,bmd->bd", self._probabilities, self._vertices)
+        return torch.einsum("bm,bmd->bd", self._probabilities, self.vertices)
 
 
 def _entropy(support: Support, scores: Tensor) -> Tensor:

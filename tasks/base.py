@@ -94,6 +94,8 @@ class Task(nn.Module, ABC):
     activation_size: int
     """Numbers in the largest activation of one decoder call, which bounds what is run at once."""
     steps_per_epoch: int
+    labelled_steps_per_epoch: int = 0
+    """Batches in a pass over the rows that have labels."""
 
     def __init__(self, images: Images, settings: TaskSettings, batch_size: int) -> None:
         super().__init__()
@@ -121,6 +123,13 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def training_batch(self, step: int, streams: Streams) -> object:
         """The batch of a step, a function of the step and the streams alone."""
+
+    def labelled_batch(self, step: int, streams: Streams) -> object:
+        """The same of a step on labels alone: no row of its encoding is to be proposed for.
+
+        Only where the task has labels.
+        """
+        raise NotImplementedError(f"{self.name} has no labels")
 
     @abstractmethod
     def evaluation_batches(

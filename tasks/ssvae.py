@@ -39,7 +39,7 @@ SHOWN = 8
 class Batch(NamedTuple):
     """Binarised images x (B, P) with the noise of h (B, H), and as many with labels y.
 
-    At evaluation the labelled part is empty and y belongs to x.
+    At evaluation the labelled part is empty and y belongs to x; on labels alone x is empty.
     """
 
     x: Tensor
@@ -80,6 +80,7 @@ class SemiSupervisedVAE(Task):
         self.chance = 1 / self.size
         self.activation_size = images.size
         self.steps_per_epoch = unlabelled // batch_size
+        self.labelled_steps_per_epoch = settings.labelled // min(batch_size, settings.labelled)
 
         pixels, hidden, wide = images.size, settings.hidden, settings.classifier_hidden
         self.latent = settings.latent
@@ -92,13 +93,23 @@ class SemiSupervisedVAE(Task):
 
     def training_batch(self, step: int, streams: Streams) -> Batch:
         pixels, labels = self.part("train")
-        size = min(self.batch_size, self.labelled)
-        first = streams.shuffled("labelled order", self.labelled, size, step)
+        first = self._labelled(step, streams)
         second = streams.shuffled("order", len(pixels) - self.labelled, self.batch_size, step)
         both = torch.cat([second + self.labelled, first])
         x, noise = self._draw(pixels[both], streams.generator("noise", step))
         rows = self.batch_size
         return Batch(x[:rows], noise[:rows], x[rows:], noise[rows:], labels[first])
+
+    def labelled_batch(self, step: int, streams: Streams) -> Batch:
+        pixels, labels = self.part("train")
+        first = self._labelled(step, streams)
+        x, noise = self._draw(pixels[first], streams.generator("noise", step))
+        return Batch(x[:0], noise[:0], x, noise, labels[first])
+
+    def _labelled(self, step: int, streams: Streams) -> Tensor:
+        """The labelled images of a step, which come first among those to train on."""
+        size = min(self.batch_size, self.labelled)
+        return streams.shuffled("labelled order", self.labelled, size, step)
 
     def evaluation_batches(
         self, split: Split, batch_size: int, streams: Streams

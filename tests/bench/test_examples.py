@@ -9,10 +9,11 @@ import torch
 
 from bench import runner
 from bench.cells import Cell, Planned
+from bench.course import train_cell
 from bench.examples import examples_of, examples_path, likeliest, write_examples
 from bench.profiles import Profile
 from bench.store import cell_path
-from bench.training import Trainer, train_cell
+from bench.training import Trainer
 from estimators.distributions import (
     BernoulliBits,
     Categorical,
@@ -147,7 +148,7 @@ def test_what_can_not_be_shown_is_the_cells_failure_after_its_rows(
     assert outcome.status == "failed"
     assert "no space left" in str(outcome.reason)
     rows = pd.read_parquet(cell_path(execution.results, cell))
-    assert rows["split"].tolist() == ["validation", "validation", "test"]
+    assert rows["split"].tolist() == ["validation", "validation", "test", "test"]
 
 
 def test_a_file_is_written_whole(cell: Cell, tmp_path: Path) -> None:

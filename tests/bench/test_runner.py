@@ -23,7 +23,7 @@ def test_a_failure_is_a_row_with_its_place_and_is_tried_again(
     planned = [Planned(cell, None)]
     real = runner.train_cell
 
-    def broken(*arguments: object) -> list[dict[str, object]]:
+    def broken(*arguments: object, **named: object) -> list[dict[str, object]]:
         raise ZeroDivisionError("by nought")
 
     monkeypatch.setattr(runner, "train_cell", broken)

@@ -180,7 +180,6 @@ def measure(
     """A row for each cell; repetitions of the cells are interleaved."""
     trainers = [Trainer(still(item).cell, data_dir) for item in cells]
     for trainer in trainers:
-        trainer.step = trainer.warm_start
         trainer.train(2)
     seconds: list[list[float]] = [[] for _ in trainers]
     steps = [max(1, int(0.2 / fastest(lambda t=t: t.train(1), 2))) for t in trainers]  # type: ignore[misc]

@@ -1,0 +1,210 @@
+"""The course of a cell: warm start, selection on validation, early stop, going on after a stop."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from entmax import sparsemax_loss
+from torch.nn import functional as F
+
+from bench import course, runner
+from bench.cells import Cell, Planned
+from bench.course import train_cell
+from bench.profiles import Profile
+from bench.training import Row, Trainer
+from bench.warm_start import SEED, warm_start, warm_start_of
+from tests.bench.conftest import cell_of
+from tests.bench.test_cells import PAIRS, without_times
+
+
+class StoppedError(Exception):
+    """What ends a training from outside."""
+
+
+def trained(profile: Profile, **training: object) -> Profile:
+    """The profile with other settings of training."""
+    return profile.model_copy(update={"training": profile.training | training})
+
+
+@pytest.mark.parametrize(("task", "estimator"), PAIRS)
+def test_an_interrupted_cell_ends_as_if_it_never_was(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, estimator: str
+) -> None:
+    """Averages, temperatures, networks, Adam, counts, diagnostics, the best so far: all of it."""
+    monkeypatch.setattr(course, "SAVE_SECONDS", 0)
+    cell = cell_of(trained(profile, epochs=2), task, estimator)
+    undisturbed = list(train_cell(cell))
+    file = tmp_path / "checkpoint.pt"
+
+    def stop_at(share: float) -> Callable[[float], None]:
+        def report(done: float) -> None:
+            if done >= share:
+                raise StoppedError
+
+        return report
+
+    for share in (0.6, 1.0):  # the second time within an epoch, after going on from the first
+        with pytest.raises(StoppedError):
+            list(train_cell(cell, report=stop_at(share), checkpoint=file))
+    steps: list[float] = []
+    rows = list(train_cell(cell, report=steps.append, checkpoint=file))
+    assert len(steps) == 1  # all but the last steps were done before
+    assert without_times(rows) == without_times(undisturbed)
+    assert rows[-1]["train_seconds"] > rows[1]["train_seconds"] > 0
+
+
+def test_a_cell_is_saved_now_and_then(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(course.time, "monotonic", lambda: now)
+    trainer = Trainer(cell_of(profile, "bitvector", "sfe"))
+    running = course.Course(trainer, tmp_path / "checkpoint.pt")
+    for now in (course.SAVE_SECONDS - 1, course.SAVE_SECONDS):
+        running.save_now_and_then()
+        assert running.file is not None
+        assert running.file.exists() == (now == course.SAVE_SECONDS)
+
+
+def test_the_runner_goes_on_where_a_cell_failed_and_cleans_up_after_one_that_did_not(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(course, "SAVE_SECONDS", 0)
+    cell = cell_of(profile, "signal_game", "gumbel")
+    execution = runner.Execution(tmp_path, "tiny", None, "cpu", jobs=1, command="test")
+    real = Trainer.evaluate
+
+    def broken(self: Trainer, split: str, last: bool = False) -> Row:
+        if last:
+            raise MemoryError("no room")
+        return real(self, split, last)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "evaluate", broken)
+    assert runner.run_cell(cell, execution, beside=0).status == "failed"
+    assert runner.checkpoint_file(tmp_path, cell).exists()
+    monkeypatch.setattr(Trainer, "evaluate", real)
+    seen: list[int] = []
+    before = Trainer.train
+    monkeypatch.setattr(Trainer, "train", lambda self, n: (seen.append(n), before(self, n))[1])
+    assert runner.run_cell(cell, execution, beside=0).status == "ok"
+    assert seen == [course.WARM_UP_STEPS]  # all other steps were done before
+    assert not runner.checkpoint_file(tmp_path, cell).exists()
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, metric: str, values: list[float]) -> None:
+    """Evaluations on validation find these values in turn."""
+    real, left = Trainer.evaluate, iter(values)
+
+    def evaluate(self: Trainer, split: str, last: bool = False) -> Row:
+        row = real(self, split, last)  # type: ignore[arg-type]
+        return row | {metric: next(left)} if split == "validation" else row
+
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values"),
+    [("accuracy", [0.9, 0.2, 0.7, 0.7, 0.6]), ("loss", [0.1, 0.9, 0.2, 0.2, 0.3])],
+)
+def test_the_best_on_validation_is_tested_beside_the_last(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch, metric: str, values: list[float]
+) -> None:
+    """The first of equals, and not the model that no step has changed."""
+    *_, two, _ = train_cell(cell_of(trained(profile, epochs=2), "ssvae", "sfe-ma"))
+    *_, four, _ = train_cell(cell_of(trained(profile, epochs=4), "ssvae", "sfe-ma"))
+    cell = cell_of(trained(profile, epochs=4), "ssvae", "sfe-ma")
+    monkeypatch.setattr(Trainer(cell).task.__class__, "metrics", (metric,))
+    scripted(monkeypatch, metric, values)
+    finished: list[torch.Tensor] = []
+    *_, last, best = train_cell(cell, finish=lambda t: finished.append(t.parameters.clone()))
+    assert (last["selection"], best["selection"]) == ("last", "best")
+    assert (last["step"], best["step"]) == (four["step"], two["step"])
+    assert (last["loss"], best["loss"]) == (four["loss"], two["loss"])
+    assert best["decoder_calls_total"] == last["decoder_calls_total"]  # of the whole training
+    trainer = Trainer(cell)
+    trainer.train(two["step"])
+    assert torch.equal(finished[0], trainer.parameters)
+
+
+def test_patience_ends_a_training(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, "accuracy", [0.9, 0.5, 0.4, 0.6, 0.6, 0.5, 0.9])
+    cell = cell_of(trained(profile, epochs=6, patience=2), "ssvae", "sfe")
+    rows = list(train_cell(cell))
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4, 5, 5, 3]
+
+
+def warm(profile: Profile, estimator: str = "sfe", seed: int = 0, **training: object) -> Cell:
+    """A cell that starts from two passes over the labels."""
+    settings = {"warm_start_epochs": 2, **training}
+    return cell_of(trained(profile, **settings), "ssvae", estimator, seed)
+
+
+def start_of(cell: Cell) -> Cell:
+    found = warm_start_of(cell)
+    assert found is not None
+    return found
+
+
+def test_a_warm_start_is_shared_by_all_seeds_and_estimators_of_a_mapping(profile: Profile) -> None:
+    start = start_of(warm(profile))
+    assert start == start_of(warm(profile, "dense", seed=1))
+    assert start == start_of(warm(profile, "none", learning_rate=0.1, epochs=7, weight_decay=1.0))
+    assert start != start_of(warm(profile, "sparsemax"))
+    assert start != start_of(warm(profile, warm_start_epochs=3))
+    assert start != start_of(warm(profile, warm_start_learning_rate=0.1))
+    assert start != start_of(warm(profile, batch_size=32))
+    assert warm_start_of(cell_of(profile, "ssvae", "sfe")) is None
+
+
+@pytest.mark.parametrize("estimator", ["gumbel", "sparsemax"])
+def test_a_warm_start_is_plain_training_on_labels(profile: Profile, estimator: str) -> None:
+    """Against a loop without the harness: −ELBO at the label, and the mapping's loss on it."""
+    cell = warm(profile, estimator, warm_start_learning_rate=3e-3)
+    found = warm_start(cell, None)
+    start = start_of(cell)
+    task = Trainer(start).task
+    plain = Trainer(start)
+    adam = torch.optim.Adam(plain.task.parameters(), lr=3e-3)
+    assert start.seed == SEED
+    assert task.labelled_steps_per_epoch == 1  # a batch of 64, of 100 images
+    for step in range(2):
+        encoding = plain.task.encode(plain.task.labelled_batch(step, plain.streams))
+        assert encoding.supervised is not None
+        assert len(encoding.scores) == 0
+        scores, target, row = encoding.supervised
+        cost = plain.task.cost(encoding.context, target, row).mean()
+        if estimator == "sparsemax":
+            label = sparsemax_loss(scores, target).mean()
+        else:
+            label = F.cross_entropy(scores, target)
+        adam.zero_grad()
+        (cost + label).backward()
+        adam.step()
+    torch.testing.assert_close(found, plain.parameters)
+
+
+def test_cells_begin_at_their_warm_start_which_is_trained_once(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_starts: list[str] = []
+    real = Trainer.__init__
+
+    def counted(self: Trainer, cell: Cell, *arguments: object) -> None:
+        if cell.seed == SEED:
+            trained_starts.append(cell.estimator)
+        real(self, cell, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "__init__", counted)
+    cells = [warm(profile, e, s) for e in ("sfe", "dense", "sparsemax") for s in (0, 1)]
+    execution = runner.Execution(tmp_path, "tiny", None, "cpu", jobs=1, command="test")
+    outcomes = runner.run_cells([Planned(cell, None) for cell in cells], execution)
+    assert {outcome.status for outcome in outcomes} == {"ok"}
+    assert sorted(trained_starts) == ["none", "sparsemax"]
+    for cell in (warm(profile, "dense", epochs=0), warm(profile, "sparsemax", seed=1, epochs=0)):
+        finished: list[torch.Tensor] = []
+        models = tmp_path / runner.MODELS
+        list(train_cell(cell, models=models, finish=lambda t: finished.append(t.parameters)))  # noqa: B023
+        expected = warm_start(cell, None)
+        assert expected is not None
+        assert torch.equal(finished[0], expected)
