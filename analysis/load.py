@@ -169,7 +169,14 @@ def flatten_hyperparameters(table: pd.DataFrame) -> pd.DataFrame:
 def final_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows on the test split of the cells that are ok: one for each cell, of its best model."""
     tested = table[(table["status"] == "ok") & (table["split"] == "test")]
-    return tested[tested["selection"] == "best"]
+    return tested.drop_duplicates("key", keep="last")  # after that of the last model
+
+
+def last_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The same rows of their last models, where a table tells these apart."""
+    return table[
+        (table["status"] == "ok") & (table["split"] == "test") & (table["selection"] == "last")
+    ]
 
 
 def end_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -178,8 +185,8 @@ def end_rows(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([final_rows(table), others])
 
 
-def untrained_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The first validation row of the floor's cells: models as they were initialised."""
+def start_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The first validation row of the floor's cells: models before they are trained on."""
     first = (table["step"] == 0) & (table["split"] == "validation")
     return table[first & (table["estimator"] == FLOOR)]
 

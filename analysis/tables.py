@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparisons import score_statistics
-from analysis.load import FLOOR, final_rows, outcomes, untrained_rows
+from analysis.load import FLOOR, final_rows, last_rows, outcomes, start_rows
 from analysis.scores import Score, score_of
 from analysis.times import circumstances, differing
 
@@ -29,9 +29,10 @@ COLUMNS = {
 def summary(table: pd.DataFrame, task: str) -> pd.DataFrame:
     """Test metrics of a task: a row for each estimator, "mean ± standard error" over seeds.
 
-    Cells that failed or were skipped show their status. The floors follow at the end: the
-    estimator `none`, the untrained model (on validation) and chance. Seconds are left out where
-    they can't be compared: see `seconds`.
+    All are of the model that was best on validation, but for the score of the last one in a column
+    of its own. Cells that failed or were skipped show their status. The floors follow at the end:
+    the estimator `none`, the model that training starts from (on validation) and chance. Seconds
+    are left out where they can't be compared: see `seconds`.
     """
     here = table[table["task"] == task]
     final = final_rows(here)
@@ -42,14 +43,21 @@ def summary(table: pd.DataFrame, task: str) -> pd.DataFrame:
     floor = here[here["estimator"] == FLOOR]
     if not floor.empty:
         rows[FLOOR] = _row(final_rows(floor)) | {"seeds": _count(outcomes(floor))}
-        rows["untrained"] = _row(untrained_rows(floor))
+        rows["start"] = _row(start_rows(floor))
     chance = here["chance"].dropna()
     if not chance.empty:
         rows["chance"] = {"accuracy": format(chance.iloc[0], ".3f")}
     frame = pd.DataFrame.from_dict(rows, orient="index")
     present = [name for name in COLUMNS if name in frame and _is_shown(frame[name], final, name)]
-    frame = frame[["seeds", *present]].fillna("")
-    return frame.rename(columns={name: COLUMNS[name][0] for name in present})
+    headers = {name: COLUMNS[name][0] for name in present}
+    frame = frame[["seeds", *present]].rename(columns=headers)
+    last = last_rows(here)
+    if not last.empty:
+        header, fmt = COLUMNS[score_of(last).column]
+        scores = last.groupby("estimator")[score_of(last).column]
+        place = 1 + list(frame).index(header)
+        frame.insert(place, f"last {header}", scores.apply(lambda values: _mean(values, fmt)))
+    return frame.fillna("")
 
 
 def seconds(table: pd.DataFrame, task: str) -> pd.DataFrame:

@@ -68,9 +68,9 @@ def test_summary_gives_mean_and_standard_error(table: pd.DataFrame) -> None:
     assert frame.loc["sparsemap", "seeds"] == "1 skipped"
     assert frame.loc["sparsemap", "accuracy"] == ""
     assert frame.loc["none", "accuracy"] == "0.300 ± 0.000"
-    assert frame.loc["untrained", "accuracy"] == "0.100 ± 0.000"
+    assert frame.loc["start", "accuracy"] == "0.100 ± 0.000"
     assert frame.loc["chance", "accuracy"] == "0.100"
-    assert list(frame.index[-3:]) == ["none", "untrained", "chance"]
+    assert list(frame.index[-3:]) == ["none", "start", "chance"]
     assert "NLL (bits/dim)" not in frame
     assert "loss (nats)" not in frame
 

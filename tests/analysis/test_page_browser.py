@@ -111,7 +111,7 @@ def test_the_filters_change_the_plots(page: Page) -> None:
     page.click("input[value=dense]")
     assert page.ranks() == ["theirs", "sfe", "none"]
     assert page.curves() == ["sfe", "theirs", "none"]
-    assert page.column(SUMMARY, 0) == ["sfe", "theirs", "none", "untrained", "chance"]
+    assert page.column(SUMMARY, 0) == ["sfe", "theirs", "none", "start", "chance"]
     assert "dense" not in page.column("#cells", 0)
     page.click("#none")
     assert (page.ranks(), page.curves()) == ([], [])
