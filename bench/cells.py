@@ -14,7 +14,7 @@ from bench.profiles import Profile, validated
 from estimators.base import Latent
 from estimators.registry import all_estimators
 from tasks.base import Split
-from tasks.data import DATASETS, load_images
+from tasks.datasets import DATASETS, load_dataset
 from tasks.registry import all_tasks
 
 NUMERICS = 2
@@ -152,7 +152,7 @@ def _plan_cell(
         task=task,
         estimator=estimator,
         seed=0,
-        dataset_digest=load_images(task_settings.dataset, data_dir).digest,
+        dataset_digest=load_dataset(task_settings.dataset, data_dir).digest,
         task_settings=task_settings.model_dump(),
         estimator_settings=settings.model_dump(),
         training=training.model_dump(),

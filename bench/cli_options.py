@@ -38,7 +38,7 @@ class Grid:
     dataset: str | None = None
     """digits, mnist or fashion-mnist, in place of the profile's."""
     data_dir: Annotated[Path | None, Parameter(env_var="BENCH_DATA_DIR")] = None
-    """Folder that holds a folder for each data set of idx files."""
+    """Folder that holds a folder for each data set; by default they are fetched."""
     out: str | None = None
     """Results folder; results/PROFILE by default, or results/PROFILE-DATASET."""
     jobs: int | None = None

@@ -102,7 +102,7 @@ class Task(nn.Module, ABC):
         self.features = images.size
         for split, part in images.split(settings.validation, settings.split_seed).items():
             # As buffers the data moves to the device with the model; it is no part of its state.
-            self.register_buffer(f"{split}_pixels", part.pixels, persistent=False)
+            self.register_buffer(f"{split}_inputs", part.inputs, persistent=False)
             self.register_buffer(f"{split}_labels", part.labels, persistent=False)
 
     @property
@@ -112,7 +112,7 @@ class Task(nn.Module, ABC):
 
     def part(self, split: Split) -> Part:
         """The images of a split, on the model's device."""
-        return Part(self.get_buffer(f"{split}_pixels"), self.get_buffer(f"{split}_labels"))
+        return Part(self.get_buffer(f"{split}_inputs"), self.get_buffer(f"{split}_labels"))
 
     def grey(self, pixels: Tensor) -> Tensor:
         """Pixels (B, P) as grey levels in [0, 1], in the model's dtype."""
