@@ -1,4 +1,4 @@
-"""Data sets in memory: rows of inputs with a class label each."""
+"""Data sets in memory: rows of inputs with a class label each, images or features of images."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Part(NamedTuple):
     """One split."""
 
     inputs: Tensor
-    """(N, P): pixels as uint8."""
+    """(N, P): pixels as uint8, or features as float32."""
     labels: Tensor
     """(N,) int64."""
 
@@ -42,7 +42,7 @@ class Dataset:
 
     @property
     def size(self) -> int:
-        """P, the number of pixels."""
+        """P, the number of pixels or of features."""
         return self.inputs.shape[1]
 
     @cached_property
@@ -82,3 +82,11 @@ class Images(Dataset):
     """Grey images in rows of P pixels: inputs are uint8 with values 0 to levels − 1."""
 
     levels: int
+
+
+@dataclass(frozen=True)
+class Features(Dataset):
+    """What a trained network makes of images: inputs are float32 vectors of length one.
+
+    They have neither grey levels nor a place in a picture. A label is what the image shows.
+    """

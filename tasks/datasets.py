@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks.data import DataError, Images
+from tasks.data import DataError, Dataset, Images
 from tasks.download import fetched
+from tasks.features import read_features
 from tasks.idx import read_images
 
 BUNDLED = "digits"
-DATASETS = (BUNDLED, "fashion-mnist", "mnist")
+FEATURES = "features"
+DATASETS = (BUNDLED, "fashion-mnist", FEATURES, "mnist")
 
 
 @cache
-def load_dataset(name: str, data_dir: Path | None = None) -> Images:
+def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
     """A data set by name, kept in memory for the next call.
 
     Args:
@@ -30,7 +32,14 @@ def load_dataset(name: str, data_dir: Path | None = None) -> Images:
         raise DataError(f"no data set {name!r}; there are {', '.join(DATASETS)}")
     if name == BUNDLED:
         return _digits()
-    return read_images(name, fetched(name) if data_dir is None else data_dir / name)
+    if name != FEATURES:
+        return read_images(name, fetched(name) if data_dir is None else data_dir / name)
+    if data_dir is None:
+        raise DataError(
+            f"{name} are not public: put yours into FOLDER/{name} as docs/DATA.md says and pass "
+            f"--data-dir FOLDER, or use --dataset {BUNDLED}"
+        )
+    return read_features(name, data_dir / name)
 
 
 def _digits() -> Images:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tasks import datasets
-from tasks.data import DataError, Images
+from tasks.data import DataError, Features, Images
 from tasks.datasets import DATASETS, load_dataset
-from tests.tasks.files import write_images
+from tests.tasks.files import write_features, write_images
 
 
 def test_digits_are_the_real_ones() -> None:
@@ -26,9 +26,11 @@ def test_a_folder_of_the_users_is_read_and_nothing_is_fetched(
 ) -> None:
     monkeypatch.setattr(datasets, "fetched", lambda name: pytest.fail("fetched"))
     write_images(tmp_path / "fashion-mnist")
+    write_features(tmp_path / "features")
     images = load_dataset("fashion-mnist", tmp_path)
     assert isinstance(images, Images)
     assert (images.name, len(images.inputs)) == ("fashion-mnist", 30)
+    assert isinstance(load_dataset("features", tmp_path), Features)
     with pytest.raises(DataError, match=r"mnist/train-images-idx3-ubyte\.gz is missing") as error:
         load_dataset("mnist", tmp_path)
     assert str(tmp_path) in str(error.value)
@@ -42,6 +44,11 @@ def test_without_a_folder_images_are_fetched(
     monkeypatch.setattr(datasets, "fetched", lambda name: tmp_path / name)
     assert len(load_dataset("mnist").inputs) == 30
     load_dataset.cache_clear()
+
+
+def test_features_are_the_users_own() -> None:
+    with pytest.raises(DataError, match=r"features are not public: .* --data-dir FOLDER"):
+        load_dataset("features")
 
 
 def test_names_are_known() -> None:
