@@ -10,7 +10,8 @@ import torch
 from estimators.base import Estimator, Latent
 from estimators.registry import all_estimators
 from tasks.base import Task
-from tasks.data import DataError, load_images
+from tasks.data import DataError
+from tasks.datasets import load_dataset
 from tasks.registry import all_tasks
 from tasks.streams import derive_seed
 
@@ -27,12 +28,12 @@ def build_task(
     """
     task_class = all_tasks()[name]
     validated = task_class.Settings(**settings)
-    images = load_images(validated.dataset, data_dir)
+    data = load_dataset(validated.dataset, data_dir)
     with _seeded(seed, "parameters"):
-        task = task_class(images, validated, batch_size)
+        task = task_class(data, validated, batch_size)
     if task.steps_per_epoch < 1:
         raise DataError(
-            f"{name} on {images.name} has fewer rows than a batch of {batch_size}: lower the "
+            f"{name} on {data.name} has fewer rows than a batch of {batch_size}: lower the "
             "setting batch_size"
         )
     return task

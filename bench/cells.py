@@ -13,8 +13,8 @@ from bench.errors import UserError, unknown
 from bench.profiles import Profile, validated
 from estimators.base import Latent
 from estimators.registry import all_estimators
-from tasks.base import Split
-from tasks.data import DATASETS, load_images
+from tasks.base import Split, Task
+from tasks.datasets import DATASETS, FEATURES, load_dataset
 from tasks.registry import all_tasks
 
 NUMERICS = 3
@@ -151,15 +151,12 @@ def _plan_cell(
     if training.warm_start_epochs and not task_class.has_labels:
         raise UserError(f"training on {task}: warm_start_epochs, but it has no labels to start on")
     evaluation = profile.evaluation_settings(task)
-    if task_settings.dataset not in DATASETS:
-        raise unknown(
-            "dataset", task_settings.dataset, DATASETS, f"there are {', '.join(DATASETS)}"
-        )
+    _check_dataset(task_class, task_settings.dataset)
     cell = Cell(
         task=task,
         estimator=estimator,
         seed=0,
-        dataset_digest=load_images(task_settings.dataset, data_dir).digest,
+        dataset_digest=load_dataset(task_settings.dataset, data_dir).digest,
         task_settings=task_settings.model_dump(),
         estimator_settings=settings.model_dump(),
         training=training.model_dump(),
@@ -172,6 +169,15 @@ def _plan_cell(
     if skip is None and estimator_class.relaxed and not task_class.accepts_relaxed:
         skip = f"{estimator} relaxes z, which the decoder of {task} does not take"
     return Planned(cell, skip)
+
+
+def _check_dataset(task: type[Task], dataset: str) -> None:
+    """Refuse a data set that is not there, or that the task can't take."""
+    if dataset not in DATASETS:
+        raise unknown("dataset", dataset, DATASETS, f"there are {', '.join(DATASETS)}")
+    if dataset == FEATURES and not task.takes_features:
+        able = ", ".join(name for name, other in all_tasks().items() if other.takes_features)
+        raise UserError(f"{task.name} takes images, not {dataset}: give --tasks {able}")
 
 
 def cell_latent(cell: Cell, data_dir: Path | None) -> Latent:

@@ -36,9 +36,9 @@ class Grid:
     seeds: int | None = None
     """How many seeds, from 0; the profile's number by default."""
     dataset: str | None = None
-    """digits, mnist or fashion-mnist, in place of the profile's."""
+    """digits, mnist, fashion-mnist or features, in place of the profile's."""
     data_dir: Annotated[Path | None, Parameter(env_var="BENCH_DATA_DIR")] = None
-    """Folder that holds a folder for each data set of idx files."""
+    """Folder that holds a folder for each data set; by default they are fetched."""
     out: str | None = None
     """Results folder; results/PROFILE by default, or results/PROFILE-DATASET."""
     jobs: int | None = None

@@ -14,7 +14,7 @@ from estimators.base import Estimator
 from estimators.registry import all_estimators
 from estimators.searched import Choices, searched
 from tasks.base import Task
-from tasks.data import DATASETS
+from tasks.datasets import DATASETS
 from tasks.registry import all_tasks
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.data import Images, Part
+from tasks.data import Dataset, Images, Part
 from tasks.examples import Example, Look
 from tasks.streams import Streams
 
@@ -50,7 +50,9 @@ class Encoding(NamedTuple):
 class TaskSettings(BaseModel, extra="forbid", frozen=True):
     """What every task can be told. A task adds its own."""
 
-    dataset: str = Field("digits", description="digits, mnist or fashion-mnist")
+    dataset: str = Field(
+        "digits", description="digits, mnist, fashion-mnist, or features (signal_game)"
+    )
     validation: int = Field(297, ge=1, description="images of the training set kept for validation")
     split_seed: int = Field(0, ge=0, description="seed of the split, the same for every run")
 
@@ -59,7 +61,7 @@ class Task(nn.Module, ABC):
     """Data, networks, cost and metrics. Its parameters are those of encoder and decoder.
 
     A subclass sets the attributes below in its constructor or as class variables. Its constructor
-    takes (images, settings, batch_size) and raises DataError where these do not go together.
+    takes (data, settings, batch_size) and raises DataError where these do not go together.
     """
 
     name: ClassVar[str]
@@ -68,6 +70,8 @@ class Task(nn.Module, ABC):
     Settings: ClassVar[type[TaskSettings]]
     accepts_relaxed: ClassVar[bool] = True
     """The decoder takes points between the vertices."""
+    takes_features: ClassVar[bool] = False
+    """It makes do without pixels."""
     has_labels: ClassVar[bool] = False
     """Some rows have a known latent variable, which alone can be trained on at first."""
     is_likelihood: ClassVar[bool]
@@ -82,6 +86,8 @@ class Task(nn.Module, ABC):
     """K categories or D bits."""
     features: int
     """Length of the input vector."""
+    levels: int
+    """Grey levels of a pixel, where there are pixels."""
     pixels: int | None = None
     """P, where −log p(x) can be given in bits per pixel by summing over z alone."""
     entropy_weight: float = 1.0
@@ -97,14 +103,15 @@ class Task(nn.Module, ABC):
     labelled_steps_per_epoch: int = 0
     """Batches in a pass over the rows that have labels."""
 
-    def __init__(self, images: Images, settings: TaskSettings, batch_size: int) -> None:
+    def __init__(self, data: Dataset, settings: TaskSettings, batch_size: int) -> None:
         super().__init__()
         self.batch_size = batch_size
-        self.levels = images.levels
-        self.features = images.size
-        for split, part in images.split(settings.validation, settings.split_seed).items():
+        self.features = data.size
+        if isinstance(data, Images):
+            self.levels = data.levels
+        for split, part in data.split(settings.validation, settings.split_seed).items():
             # As buffers the data moves to the device with the model; it is no part of its state.
-            self.register_buffer(f"{split}_pixels", part.pixels, persistent=False)
+            self.register_buffer(f"{split}_inputs", part.inputs, persistent=False)
             self.register_buffer(f"{split}_labels", part.labels, persistent=False)
 
     @property
@@ -113,8 +120,8 @@ class Task(nn.Module, ABC):
         return math.log(self.size) if self.family == "categorical" else self.size * math.log(2)
 
     def part(self, split: Split) -> Part:
-        """The images of a split, on the model's device."""
-        return Part(self.get_buffer(f"{split}_pixels"), self.get_buffer(f"{split}_labels"))
+        """The data of a split, on the model's device."""
+        return Part(self.get_buffer(f"{split}_inputs"), self.get_buffer(f"{split}_labels"))
 
     def grey(self, pixels: Tensor) -> Tensor:
         """Pixels (B, P) as grey levels in [0, 1], in the model's dtype."""

@@ -3,7 +3,8 @@
     objective = E_q[−log p(target | symbol, candidates)] − λ H(q(symbol | target image))
 
 (Lazaridou et al. 2017; Correia et al. 2020, section 5.2). The symbol is one of a vocabulary; the
-receiver scores each candidate by a dot product with the symbol's embedding.
+receiver scores each candidate by a dot product with the symbol's embedding. Both see images as
+pixels, or as the features that the published game has; candidates are then of as many concepts.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.base import SPLITS, Context, Encoding, Split, Task, TaskSettings, embed
-from tasks.data import DataError, Images
+from tasks.data import DataError, Dataset, Features
 from tasks.examples import Example, Look, histogram, images
 from tasks.pointwise import pointwise
 from tasks.registry import register
@@ -29,7 +30,7 @@ LOOKED_AT = 500
 
 
 class Episodes(NamedTuple):
-    """Candidate images (B, C, P) as unit vectors, and the place of the target among them (B,)."""
+    """Candidates (B, C, P) as unit vectors, and the place of the target among them (B,)."""
 
     candidates: Tensor
     target: Tensor
@@ -42,6 +43,7 @@ class SignalGame(Task):
     name = "signal_game"
     family: ClassVar[Literal["categorical", "bits"]] = "categorical"
     citation = "Correia et al. 2020, section 5.2"
+    takes_features = True
     is_likelihood = False
     metrics = ("accuracy", "loss")
     searched_training = frozenset({"entropy_weight"})
@@ -58,11 +60,12 @@ class SignalGame(Task):
         steps_per_epoch: int = Field(100, ge=1, description="batches of episodes in an epoch")
         episodes: int = Field(1000, ge=1, description="episodes in an evaluation, fixed once")
 
-    def __init__(self, images: Images, settings: Settings, batch_size: int) -> None:
-        super().__init__(images, settings, batch_size)
+    def __init__(self, data: Dataset, settings: Settings, batch_size: int) -> None:
+        super().__init__(data, settings, batch_size)
         self.size = settings.vocabulary
         self.candidates = settings.candidates
-        self.distinct_concepts = images.classes >= settings.candidates
+        self.sees_pixels = not isinstance(data, Features)
+        self.distinct_concepts = not self.sees_pixels or data.classes >= settings.candidates
         self.entropy_weight = settings.entropy_weight
         self.chance = 1 / settings.candidates
         # Where there are many assignments, all symbols are scored by one product: a score for each
@@ -71,15 +74,15 @@ class SignalGame(Task):
         self.steps_per_epoch = settings.steps_per_epoch
         self.episodes, self.split_seed = settings.episodes, settings.split_seed
         for split in SPLITS:
-            self._check(images.name, split)
+            self._check(data.name, split)
 
-        self.sender_embedding = nn.Linear(images.size, settings.embedding, bias=False)
+        self.sender_embedding = nn.Linear(data.size, settings.embedding, bias=False)
         # The published 1 × 1 convolutions: one network applied to every coordinate alone.
         self.to_hidden = nn.Linear(1, settings.hidden)
         self.from_hidden = nn.Linear(settings.hidden, 1)
         self.to_scores = nn.Linear(settings.embedding, settings.vocabulary, bias=False)
         self.score_scale = settings.score_scale
-        self.receiver_embedding = nn.Linear(images.size, settings.embedding, bias=False)
+        self.receiver_embedding = nn.Linear(data.size, settings.embedding, bias=False)
         self.symbols = nn.Embedding(settings.vocabulary, settings.embedding)
 
     def training_batch(self, step: int, streams: Streams) -> Episodes:
@@ -100,10 +103,14 @@ class SignalGame(Task):
             chosen = _distinct_concepts(part.labels.cpu(), count, self.candidates, generator)
         else:
             chosen = _distinct_images(len(part.labels), count, self.candidates, generator)
-        images = self.grey(part.pixels[chosen.flatten()])
-        images = F.normalize(images, dim=1).unflatten(0, (count, self.candidates))
+        vectors = self._vectors(part.inputs[chosen.flatten()])
+        vectors = F.normalize(vectors, dim=1).unflatten(0, (count, self.candidates))
         target = torch.randint(self.candidates, (count,), generator=generator)
-        return Episodes(images, target.to(images.device))
+        return Episodes(vectors, target.to(vectors.device))
+
+    def _vectors(self, inputs: Tensor) -> Tensor:
+        """Grey levels or features (B, P), in the model's dtype."""
+        return self.grey(inputs) if self.sees_pixels else inputs.to(self.symbols.weight.dtype)
 
     def encode(self, batch: object) -> Encoding:
         candidates, target = cast(Episodes, batch)
@@ -142,26 +149,29 @@ class SignalGame(Task):
         found = look(encoding.scores, self.size)
         usage = torch.zeros_like(encoding.scores).scatter_add_(1, found.z, found.probability)
         usage = usage.mean(dim=0)
-        said = found.z[:, 0]
+        title = (
+            f"usage of {self.size} symbols\nentropy {_entropy(usage):.2f} nats, "
+            f"given the image {_entropy(found.probability) / len(found.z):.2f}"
+        )
+        shown = {"usage": histogram(title, usage)}
+        if self.sees_pixels:
+            shown["symbols"] = self._images_by_symbol(encoding.features, found.z[:, 0])
+        return shown
+
+    def _images_by_symbol(self, seen: Tensor, said: Tensor) -> Example:
+        """Images (B, P) that share a symbol, of those said (B,) most."""
         counts = said.bincount(minlength=self.size)
         most = counts.argsort(descending=True, stable=True)[:SHOWN]
         most = most[counts[most] > 0]
-        shown = encoding.features.new_zeros(len(most), SHOWN, self.features)
+        shown = seen.new_zeros(len(most), SHOWN, self.features)
         for place, symbol in enumerate(most):
-            own = encoding.features[said == symbol][:SHOWN]
+            own = seen[said == symbol][:SHOWN]
             shown[place, : len(own)] = own / own.amax(dim=1, keepdim=True).clamp(min=1e-6)
-        return {
-            "usage": histogram(
-                f"usage of {self.size} symbols\nentropy {_entropy(usage):.2f} nats, "
-                f"given the image {_entropy(found.probability) / len(said):.2f}",
-                usage,
-            ),
-            "symbols": images(
-                "symbols used most, with their share",
-                shown,
-                [f"{symbol}: {counts[symbol] / len(said):.0%}" for symbol in most.tolist()],
-            ),
-        }
+        return images(
+            "symbols used most, with their share",
+            shown,
+            [f"{symbol}: {counts[symbol] / len(said):.0%}" for symbol in most.tolist()],
+        )
 
     def _check(self, name: str, split: Split) -> None:
         """Refuse a split that can't fill an episode with candidates of different kinds."""

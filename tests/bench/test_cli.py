@@ -142,7 +142,6 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(here: Here, finished: 
         (["--profile", "quik"], "no profile 'quik': did you mean 'quick'?"),
         (["--profile", "there/is/none.toml"], "profile there/is/none.toml: no such file"),
         (["--dataset", "mnst"], "no dataset 'mnst': did you mean 'mnist'?"),
-        (["--dataset", "mnist"], "mnist is not bundled"),
         (["--dataset", "mnist", "--data-dir", "/nowhere"], "train-images-idx3-ubyte.gz is missing"),
         (["--tasks", "ssvae", "bitvector"], "bitvector"),
         (["--tasks", ","], "--tasks: give one name at least, or all"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tasks.base import Task
-from tasks.data import load_images
+from tasks.datasets import load_dataset
 from tasks.registry import all_tasks
 
 SMALL = {
@@ -19,7 +19,7 @@ def make_task(name: str, batch_size: int = 8, **settings: object) -> Task:
     task_class = all_tasks()[name]
     torch.manual_seed(0)
     chosen = task_class.Settings(**(SMALL.get(name, {}) | settings))
-    return task_class(load_images(chosen.dataset, None), chosen, batch_size).double()
+    return task_class(load_dataset(chosen.dataset, None), chosen, batch_size).double()
 
 
 @pytest.fixture(params=sorted(all_tasks()))

@@ -10,7 +10,8 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.nn import functional as F
 
 from tasks.base import SPLITS, Task
-from tasks.data import DataError, load_images
+from tasks.data import DataError
+from tasks.datasets import load_dataset
 from tasks.signal_game import Episodes, _distinct_concepts, _distinct_images
 from tasks.ssvae import Batch, SemiSupervisedVAE
 from tasks.streams import Streams
@@ -163,7 +164,7 @@ def test_bitvector_cost_is_a_categorical_likelihood() -> None:
 
 
 def test_game_candidates_are_of_distinct_concepts_where_there_are_enough() -> None:
-    labels = load_images("digits").labels
+    labels = load_dataset("digits").labels
     generator = torch.Generator().manual_seed(0)
     chosen = _distinct_concepts(labels, 500, 8, generator)
     assert all(len(set(row)) == 8 for row in labels[chosen].tolist())

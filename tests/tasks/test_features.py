@@ -1,0 +1,129 @@
+"""Features in files: the published layout, and npz."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from tasks.data import DataError
+from tasks.features import read_features
+from tests.tasks.files import some_features, write_features, write_published
+
+H5 = "ours_images_single_sm0.h5"
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """The published layout, with 30 images of 6 concepts to train on and 10 of 5 to test."""
+    write_published(tmp_path / "train", *some_features(30, 6))
+    features, labels = some_features(10, 5, seed=1)
+    write_published(tmp_path / "test", np.pad(features, [(0, 0), (0, 1)]), labels)
+    return tmp_path
+
+
+def test_the_published_layout_is_read(published: Path) -> None:
+    found = read_features("some", published)
+    features, labels = some_features(30, 6)
+    assert (found.name, found.size, found.classes) == ("some", 8, 6)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    assert found.inputs.dtype == torch.float32
+    torch.testing.assert_close(found.inputs, torch.from_numpy(unit))
+    assert [f"n{number:03}" for number in found.labels.tolist()] == labels.tolist()
+    assert found.test_inputs.shape == (10, 8)
+    assert found.test_labels.tolist() == [0, 1, 2, 3, 4] * 2
+
+
+def test_a_concept_has_one_number_in_train_and_test(published: Path) -> None:
+    features, labels = some_features(10, 5, seed=1)
+    swapped = np.where(labels == "n000", "a new one", labels)
+    np.savez(published / "test.npz", features=np.pad(features, [(0, 0), (0, 1)]), labels=swapped)
+    found = read_features("some", published)
+    assert found.test_labels.tolist() == [0, 2, 3, 4, 5] * 2
+    assert found.labels.tolist()[:6] == [1, 2, 3, 4, 5, 6]
+
+
+def test_both_formats_hold_the_same(published: Path, tmp_path: Path) -> None:
+    first = read_features("some", published)
+    for part in ("train", "test"):
+        with h5py.File(published / part / H5) as file:
+            features = np.asarray(file["dataset_1"], ">f8")
+        labels = some_features(30, 6)[1] if part == "train" else some_features(10, 5)[1]
+        np.savez(tmp_path / f"{part}.npz", features=features, labels=labels.astype("S"))
+        (published / part / H5).unlink()
+    assert read_features("other", tmp_path).digest == first.digest
+
+
+def test_whole_numbers_are_features_and_labels_too(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        np.savez(tmp_path / f"{part}.npz", features=[[3, 4], [0, 2]], labels=[7, 5])
+    found = read_features("some", tmp_path)
+    torch.testing.assert_close(found.inputs, torch.tensor([[0.6, 0.8], [0, 1]]))
+    assert found.labels.tolist() == [1, 0]
+
+
+def rewrite(path: Path, *tables: np.ndarray) -> None:
+    with h5py.File(path, "w") as file:
+        for place, table in enumerate(tables):
+            file[f"part {place}"] = table
+
+
+def spoil(value: float) -> Callable[[Path], None]:
+    features = some_features(30, 6)[0]
+    features[7] = value
+    return lambda path: rewrite(path, features)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (Path.unlink, "has neither train.npz nor train/ours_images_single_sm0.h5: docs/DATA.md"),
+        (lambda path: path.with_suffix(".objects").unlink(), ".objects is missing: the labels"),
+        (lambda path: path.with_suffix(".objects").write_bytes(b"x"), "is no pickle of labels"),
+        (lambda path: path.write_bytes(b"x"), "is no HDF5 file with one data set"),
+        (lambda path: rewrite(path), "is no HDF5 file with one data set"),
+        (
+            lambda path: rewrite(path, np.ones((30, 8)), np.ones((30, 8))),
+            "is no HDF5 file with one data set",
+        ),
+        (lambda path: rewrite(path, np.ones((8, 30))), "8 rows of features for 30 labels"),
+        (lambda path: rewrite(path, np.ones(30)), "no table of numbers"),
+        (lambda path: rewrite(path, np.full((30, 8), b"x")), "no table of numbers"),
+        (lambda path: rewrite(path, np.ones((30, 9))), "9 features of an image in train and 8 in"),
+        (spoil(0), "all zero or not finite"),
+        (spoil(np.nan), "all zero or not finite"),
+        (spoil(np.inf), "all zero or not finite"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    published: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    damage(published / "train" / H5)
+    with pytest.raises(DataError) as error:
+        read_features("some", published)
+    assert words in str(error.value)
+    assert str(published) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_npz_file_holds_no_pickle_and_both_arrays(tmp_path: Path) -> None:
+    write_features(tmp_path / "features")
+    path = tmp_path / "features" / "test.npz"
+    features, labels = some_features(100, 20)
+    for arrays in (
+        {"features": features, "labels": labels.astype(object)},
+        {"features": features},
+        {"features": features, "labels": np.ones((100, 2), int)},
+    ):
+        np.savez(path, **arrays)
+        with pytest.raises(DataError, match=r"test\.npz is no npz file of features and labels"):
+            read_features("some", tmp_path / "features")
+
+
+def test_without_h5py_the_error_says_so(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(DataError, match=r"needs h5py: run pip install h5py, or write .*train\.npz"):
+        read_features("some", published)
