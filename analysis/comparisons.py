@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.load import FLOOR, ResultsError, final_rows, outcomes
+from analysis.load import FLOOR, final_rows, outcomes
 from analysis.scores import ENDED_BADLY, ended_badly, normalised, score_frame, score_of
 from analysis.statistics import (
     LEAST_SEEDS,
@@ -22,6 +22,7 @@ from analysis.statistics import (
     seeds_needed,
     sign_flip_p,
 )
+from analysis.stored import ResultsError
 
 REFERENCE = "dense"
 """The baseline unless another is chosen: the exact gradient of the whole sum."""

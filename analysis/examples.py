@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.load import ResultsError
+from analysis.stored import ResultsError
 from analysis.style import STYLE
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 
-from analysis.load import CELLS, FLOOR, final_rows
+from analysis.load import FLOOR, final_rows
 from analysis.scores import SCORES, score_of
+from analysis.stored import CELLS
 from analysis.style import colour, linestyle, marker
 from analysis.tables import COLUMNS
 

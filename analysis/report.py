@@ -18,16 +18,15 @@ from analysis.examples import examples_section, save_examples
 from analysis.figures import save_figures
 from analysis.load import (
     FLOOR,
-    ResultsError,
     end_rows,
     final_rows,
     load_results,
     outcomes,
-    read_grid,
 )
 from analysis.page import write_page
 from analysis.scores import ENDED_BADLY, score_frame, score_of
 from analysis.statistics import LEAST_SEEDS, LEAST_SEEDS_IQM, seeds_needed
+from analysis.stored import ResultsError, read_grid
 from analysis.tables import (
     COLUMNS,
     differences_table,

@@ -26,8 +26,9 @@ from optuna.distributions import (
 )
 
 from analysis.figures import SUFFIXES, save_row
-from analysis.load import SEARCH_VERSION, TRIALS, ResultsError
+from analysis.schema import SEARCH_VERSION
 from analysis.scores import LESS_IS_BETTER
+from analysis.stored import TRIALS, ResultsError
 from analysis.style import STYLE, colour, linestyle, marker
 from analysis.tables import markdown
 

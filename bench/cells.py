@@ -10,15 +10,13 @@ from typing import Any
 
 from bench.building import build_task, latent_of
 from bench.errors import UserError, unknown
+from bench.numerics import NUMERICS
 from bench.profiles import Profile, validated
 from estimators.base import Latent
 from estimators.registry import all_estimators
 from tasks.base import Split, Task
 from tasks.datasets import DATASETS, FEATURES, load_dataset
 from tasks.registry import all_tasks
-
-NUMERICS = 3
-"""Version of everything that determines a cell's numbers; see docs/NUMERICS.md when raising it."""
 
 FIRST_TUNING_SEED = 10_000
 """Seeds from here on are for searching settings. Their cells never see the test split."""

@@ -155,9 +155,9 @@ def report(results: Path, /, *, baseline: str | None = None, against: Path | Non
         Another results folder: every estimator is compared with itself there, seed by seed.
     """
     from analysis.gradients import write_gradient_report
-    from analysis.load import kind_of
     from analysis.report import write_report
     from analysis.search import write_search_report
+    from analysis.stored import kind_of
 
     with results_errors():
         kind = kind_of(results)

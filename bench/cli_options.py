@@ -1,6 +1,7 @@
 """What the commands that run cells have in common: their options, and how these are checked."""
 
 import os
+import shlex
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -108,14 +109,8 @@ class Grid:
         Raises:
             UserError: the results folder can't be written to, or read.
         """
-        from analysis.load import (
-            GRID,
-            TRIALS,
-            holds_results,
-            load_gradients,
-            load_results,
-            read_grid,
-        )
+        from analysis.load import load_gradients, load_results
+        from analysis.stored import GRID, TRIALS, holds_results, read_grid
         from bench.runner import Execution
 
         stem = Path(self.profile).stem
@@ -142,7 +137,7 @@ class Grid:
             data_dir=self.data_dir,
             device=self.device,
             jobs=self.jobs or (1 if on_gpu else max(1, (os.cpu_count() or 1) // self.threads)),
-            command=" ".join(["run_bench.py", *sys.argv[1:]]),
+            command=shlex.join(["run_bench.py", *sys.argv[1:]]),
             found=self.load_profile().found(),
         )
 
@@ -151,7 +146,7 @@ class Grid:
 def results_errors() -> Iterator[None]:
     """Tell what is wrong with a results folder in a line."""
     from analysis.comparisons import UnknownBaselineError
-    from analysis.load import ResultsError
+    from analysis.stored import ResultsError
 
     try:
         yield

@@ -1,29 +1,63 @@
-"""Where a number came from: commit, versions, machine, command."""
+"""Where a number came from: commit, versions, machine."""
 
+import json
 import os
 import platform
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 _ROOT = Path(__file__).resolve().parent.parent
 
+CODE = ("run_bench.py", "bench", "tasks", "estimators", "analysis")
+"""What makes a checkout dirty if it was changed or added to: results and notes don't."""
+
+PACKAGES = ("numpy", "scipy", "scikit-learn", "entmax", "pandas", "pyarrow")
+"""What numbers or files depend on, beside what has a column of its own."""
+
 
 @cache
 def provenance() -> dict[str, str | bool | None]:
     """Columns of the results table that are the same for all rows of a process."""
-    status = _git("status", "--porcelain")
+    ours = _git("ls-files", "--", "run_bench.py")  # else it is the checkout of another project
+    status = _git("status", "--porcelain", "--", *CODE) if ours else None
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": _git("rev-parse", "HEAD") if ours else None,
         "dirty": None if status is None else bool(status),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numba": _version("numba"),
+        "packages": json.dumps({name: _version(name) for name in PACKAGES}),
         "machine": f"{platform.system()}, {_processor()}, {os.cpu_count()} cores",
     }
+
+
+def environment() -> dict[str, Any]:
+    """What `run_bench.py env` shows: the provenance of a row that is written now, and what this
+    machine has; None where that can't be known."""
+    columns = provenance()
+    gpus = [torch.cuda.get_device_name(place) for place in range(torch.cuda.device_count())]
+    return {
+        "commit": columns["commit"],
+        "dirty": columns["dirty"],
+        **{name: columns[name] for name in ("python", "torch", "numba")},
+        **json.loads(str(columns["packages"])),
+        "system": platform.platform(),
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": _memory_gib(),
+        "gpus": gpus,
+    }
+
+
+def device_name(device: str) -> str:
+    """What a device is called: the GPU's name, or "cpu"."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def _version(package: str) -> str | None:
@@ -32,11 +66,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def device_name(device: str) -> str:
-    """What a device is called: the GPU's name, or "cpu"."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def _git(*arguments: str) -> str | None:
@@ -57,4 +86,12 @@ def _processor() -> str:
         for line in cpuinfo.read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    return platform.processor()
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float | None:
+    """The machine's memory, where the system tells."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):  # Windows has none of these
+        return None

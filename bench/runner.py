@@ -75,7 +75,7 @@ def run_cells(
         done: called with each outcome as it comes.
     """
     outcomes: list[Outcome] = []
-    note_grid(execution.results, [item.cell for item in planned])
+    note_grid(execution.results, [item.cell for item in planned], execution.command)
 
     def finish(outcome: Outcome) -> None:
         outcomes.append(outcome)

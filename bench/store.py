@@ -5,92 +5,55 @@
     <results>/table.parquet            these in one, once a grid is through
 
 Task and estimator stand in the path only, as hive partitions, which every reader turns into
-columns. results/README.md says what the columns mean; `SCHEMA` is what is written.
+columns. results/README.md says what the columns mean, analysis/schema.py their types. Nothing here
+imports torch.
 """
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.load import GRID, read_cells, read_grid, schema_version
-from bench.cells import NUMERICS, Cell
+from analysis.schema import GRADIENTS, REQUIRED, TRAINING, Kind
+from analysis.stored import GRID, TABLE, Asked, ResultsError, read_cell, read_cells, read_grid
 from bench.files import written_whole
-from bench.profiles import Found
+from bench.numerics import NUMERICS
 
-_COMMON_TEXT = (
-    "key", "profile", "dataset", "hyperparameters", "status", "reason", "device", "machine",
-    "torch", "numba", "python", "commit", "command", "started",
-)  # fmt: skip
-_COMMON_NUMBERS = ("decoder_calls", "wall_seconds", "peak_memory_mb")
-_COMMON_COUNTS = ("schema_version", "numerics", "seed", "step", "threads", "cells_beside")
-_NUMBERS = (
-    "epoch", "accuracy", "elbo", "nll", "nll_effective_samples", "rate", "distortion", "loss",
-    "expected_cost", "entropy", "support_mean", "support_median", "support_max", "unsolved",
-    "train_seconds", "gradient_norm", "chance",
-)  # fmt: skip
-_COUNTS = ("latent_size", "examples", "decoder_calls_total", "supervised_calls_total")
-_GRADIENT_NUMBERS = (
-    "share", "exact_norm", "bias", "bias_low", "bias_high", "bias_square", "bias_square_error",
-    "variance", "variance_error", "mean_squared_error", "signal_to_noise", "cosine", "cosine_error",
-    "objective_distance", "plain_norm", "seconds", "knob_value",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from bench.cells import Cell
+    from bench.profiles import Found
 
 
-def _schema(text: Sequence[str], numbers: Sequence[str], counts: Sequence[str]) -> pa.Schema:
-    return pa.schema(
-        [(name, pa.string()) for name in text]
-        + [(name, pa.float64()) for name in numbers]
-        + [(name, pa.int64()) for name in counts]
-        + [("dirty", pa.bool_())]
-    )
-
-
-SCHEMA = _schema(
-    (*_COMMON_TEXT, "split", "selection", "diagnostics"),
-    (*_COMMON_NUMBERS, *_NUMBERS),
-    (*_COMMON_COUNTS, *_COUNTS),
-)
-"""Of cells that train."""
-
-GRADIENT_SCHEMA = _schema(
-    (*_COMMON_TEXT, "group", "knob", "declared"),
-    (*_COMMON_NUMBERS, *_GRADIENT_NUMBERS),
-    (*_COMMON_COUNTS, "draws", "size", "batches"),
-)
-"""Of cells that measure gradients."""
-
-
-def cell_path(results: Path, cell: Cell) -> Path:
+def cell_path(results: Path, cell: "Cell") -> Path:
     """Where a cell's rows are stored."""
     folder = results / "cells" / f"task={cell.task}" / f"estimator={cell.estimator}"
     return folder / f"{cell.key}.parquet"
 
 
-def write_cell(results: Path, cell: Cell, rows: Iterable[dict[str, Any]]) -> None:
+def write_cell(results: Path, cell: "Cell", rows: Iterable[dict[str, Any]]) -> None:
     """Store the rows of a cell, in place of any that are there.
 
     Raises:
-        KeyError: a row has a column that the schema does not know.
+        KeyError: a row has a column that the schema does not know, or lacks one that it requires.
+        ValueError, TypeError: a value has another type than its column.
     """
-    table = _table(list(rows), SCHEMA if cell.gradients is None else GRADIENT_SCHEMA)
+    table = _table(list(rows), TRAINING if cell.gradients is None else GRADIENTS)
     _write(table, cell_path(results, cell))
 
 
-def stored_status(results: Path, cell: Cell) -> str | None:
+def stored_status(results: Path, cell: "Cell") -> str | None:
     """The status of a stored cell; None if it is not there or can't be read."""
     try:
-        with cell_path(results, cell).open("rb") as file:
-            statuses = pq.read_table(file, columns=["status"])
-    except (OSError, pa.ArrowInvalid):
+        return str(read_cell(cell_path(results, cell))["status"][-1].as_py())
+    except ResultsError:
         return None
-    return str(statuses["status"][-1].as_py())
 
 
-def last_row(results: Path, cell: Cell) -> dict[str, Any]:
+def last_row(results: Path, cell: "Cell") -> dict[str, Any]:
     """The last row of a stored cell.
 
     Raises:
@@ -101,27 +64,33 @@ def last_row(results: Path, cell: Cell) -> dict[str, Any]:
     return row
 
 
-def note_grid(results: Path, cells: Sequence[Cell]) -> None:
+def note_grid(results: Path, cells: "Sequence[Cell]", command: str) -> None:
     """Note which cells a results folder is asked for, which is what its reports show.
 
     Cells that it was asked for before stay, unless they are asked for again with other settings, or
     can't stand beside the new ones: see `Cell.basis`. In `cells/` everything stays.
+
+    Args:
+        results: the folder.
+        cells: what it is asked for.
+        command: the command line that asks.
     """
-    asked = [
-        {"key": cell.key, "cell": cell.name, "task": cell.task, "basis": cell.basis}
-        for cell in cells
-    ]
-    names = {entry["cell"] for entry in asked}
-    bases = {(entry["task"], entry["basis"]) for entry in asked}
-    tasks = {entry["task"] for entry in asked}
+    asked = [Asked(cell.key, cell.name, cell.task, cell.basis, command) for cell in cells]
+    names = {one.cell for one in asked}
+    bases = {(one.task, one.basis) for one in asked}
+    tasks = {one.task for one in asked}
     kept = [
-        entry
-        for entry in read_grid(results)
-        if entry["cell"] not in names
-        and (entry["task"] not in tasks or (entry["task"], entry["basis"]) in bases)
+        one
+        for one in read_grid(results)
+        if one.cell not in names and (one.task not in tasks or (one.task, one.basis) in bases)
     ]
+    write_grid(results, kept + asked)
+
+
+def write_grid(results: Path, asked: Sequence[Asked]) -> None:
+    """Store which cells a results folder is asked for."""
     with written_whole(results / GRID) as file:
-        file.write(json.dumps(kept + asked, indent=0).encode())
+        file.write(json.dumps([asdict(one) for one in asked], indent=0).encode())
 
 
 def compact(results: Path) -> Path:
@@ -130,12 +99,12 @@ def compact(results: Path) -> Path:
     Raises:
         ResultsError: a file is damaged, or of another schema.
     """
-    path = results / "table.parquet"
+    path = results / TABLE
     _write(read_cells(results), path)
     return path
 
 
-def hyperparameters(cell: Cell, found: Found | None = None) -> str:
+def hyperparameters(cell: "Cell", found: "Found | None" = None) -> str:
     """All settings of a cell as JSON with sorted keys, and which of them a search found."""
     parts = {
         "task": cell.task_settings,
@@ -151,14 +120,21 @@ def hyperparameters(cell: Cell, found: Found | None = None) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
-def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    for row in rows:
-        strange = set(row) - set(schema.names)
-        if strange:
-            raise KeyError(f"no such column: {', '.join(sorted(strange))}")
-    versions = {"schema_version": schema_version(schema.names), "numerics": NUMERICS}
+def _table(rows: list[dict[str, Any]], kind: Kind) -> pa.Table:
+    versions = {"schema_version": kind.version, "numerics": NUMERICS}
+    counts = [field.name for field in kind.columns if field.type == pa.int64()]
     known = [versions | row for row in rows]
-    return pa.Table.from_pylist(known, schema=schema)
+    for row in known:
+        strange = sorted({*row} - {*kind.columns.names})
+        if strange:
+            raise KeyError(f"no such column: {', '.join(strange)}")
+        lacking = [name for name in REQUIRED if row.get(name) is None]
+        if lacking:
+            raise KeyError(f"no value for {', '.join(lacking)}")
+        for name in counts:  # which pyarrow would cut off
+            if isinstance(value := row.get(name), float) and not value.is_integer():
+                raise ValueError(f"{name} is {value}: no whole number")
+    return pa.Table.from_pylist(known, schema=kind.columns)
 
 
 def _write(table: pa.Table, path: Path) -> None:

@@ -26,10 +26,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
 from analysis.scores import LESS_IS_BETTER
+from analysis.stored import JOURNAL
 from bench.errors import UserError
-
-JOURNAL = "studies.journal"
-"""The file of a results folder that holds its studies, unless they are in a database."""
 
 ATTEMPTS = 3
 """Processes that may die of a place before it counts as failed."""

@@ -17,7 +17,8 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvin
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
-from bench.cells import FIRST_TUNING_SEED, NUMERICS, Cell, cell_latent
+from bench.cells import FIRST_TUNING_SEED, Cell, cell_latent
+from bench.numerics import NUMERICS
 from bench.profiles import TrainingSettings, with_named
 from bench.runner import Execution, Outcome, PrunedError, Watch, run_cell
 from bench.search_space import Space, holds, starting_point, suggest

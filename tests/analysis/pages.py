@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.store import SCHEMA
+from analysis.schema import TRAINING
 
 HOSTILE = "<b>&lt;bold</b></script><script>window.hacked = 1</script><img src=x onerror=hacked=2>"
 
@@ -17,7 +17,8 @@ def cell(
 ) -> Iterator[dict[str, Any]]:
     """The rows of a cell: three on validation and one on test, or one where it did not end well."""
     common: dict[str, Any] = {
-        "schema_version": 2, "task": task, "estimator": estimator, "seed": seed, "status": status,
+        "schema_version": TRAINING.version, "task": task, "estimator": estimator, "seed": seed,
+        "status": status,
         "key": f"{task}{estimator}{seed}".replace("/", ""), "command": "run_bench.py",
         "reason": None if status == "ok" else "because",
         "hyperparameters": json.dumps({"task": {"hidden": 8}, "estimator": {"samples": seed}}),
@@ -41,8 +42,8 @@ def cell(
 def table_of(*cells: Iterator[dict[str, Any]]) -> pd.DataFrame:
     """All rows, with the columns of stored results."""
     rows = [row for rows in cells for row in rows]
-    table = pd.DataFrame(rows, columns=["task", "estimator", *SCHEMA.names])
-    numbers = [f.name for f in SCHEMA if str(f.type) in ("double", "int64")]
+    table = pd.DataFrame(rows, columns=["task", "estimator", *TRAINING.columns.names])
+    numbers = [f.name for f in TRAINING.columns if str(f.type) in ("double", "int64")]
     for name in numbers:
         if table[name].isna().all():
             table[name] = np.nan

@@ -10,11 +10,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.schema import PARTITIONS, TRAINING, Kind
+
+NUMERICS = 2
+
 SETTINGS = {"training": {"lr": 1}, "task": {}, "evaluation": {}, "dataset_digest": "abc"}
 
 COMMON: dict[str, Any] = {
     "profile": "quick", "dataset": "digits", "latent_size": 8, "status": "ok", "reason": None,
-    "schema_version": 2, "command": "run_bench.py", "hyperparameters": json.dumps(SETTINGS),
+    "schema_version": TRAINING.version, "command": "run_bench.py",
+    "hyperparameters": json.dumps(SETTINGS),
     "threads": 1, "cells_beside": 1, "device": "cpu", "machine": "one", "commit": "0123456789ab",
     "dirty": False, "started": "2026-01-01T00:00:00+00:00",
 }  # fmt: skip
@@ -83,8 +88,33 @@ def grid(
     )
 
 
-def write(table: pd.DataFrame, folder: Path) -> Path:
+def as_stored(table: pd.DataFrame, kind: Kind = TRAINING) -> pa.Table:
+    """Rows with every column of their kind, nulls where the table has none."""
+    partitions = [pa.field(name, pa.string()) for name in PARTITIONS if name in table]
+    columns = pa.schema([*kind.columns, *partitions])
+    whole = table.assign(numerics=NUMERICS).reindex(columns=columns.names)
+    return pa.Table.from_pandas(whole, schema=columns, preserve_index=False)
+
+
+def write(table: pd.DataFrame, folder: Path, kind: Kind = TRAINING) -> Path:
     """Store a table as a compacted results folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pandas(table), folder / "table.parquet")
+    pq.write_table(as_stored(table, kind), folder / "table.parquet")
     return folder
+
+
+def write_cells(table: pd.DataFrame, folder: Path, kind: Kind = TRAINING) -> list[Path]:
+    """Store a table in a file for each cell; their paths."""
+    paths = []
+    for (task, estimator, key), rows in table.groupby(["task", "estimator", "key"]):
+        path = folder / "cells" / f"task={task}" / f"estimator={estimator}" / f"{key}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(as_stored(rows.drop(columns=["task", "estimator"]), kind), path)
+        paths.append(path)
+    return paths
+
+
+def ask(folder: Path, *keys: str) -> None:
+    """Note that a folder was asked for these cells."""
+    asked = [{"key": key, "cell": key, "task": "game", "basis": "one"} for key in keys]
+    (folder / "grid.json").write_text(json.dumps(asked))

@@ -6,21 +6,20 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from analysis.figures import save_figures
 from analysis.load import (
-    ResultsError,
     final_rows,
     flatten_hyperparameters,
     load_results,
     outcomes,
 )
 from analysis.report import notes
+from analysis.schema import TRAINING
 from analysis.scores import score_of
 from analysis.tables import markdown, summary
+from tests.analysis.synthetic import write
 
 SETTINGS = {"training": {"lr": 1}, "task": {}, "evaluation": {}, "dataset_digest": "abc"}
 ROOT = Path(__file__).parents[2]
@@ -32,7 +31,8 @@ def rows_of(
     common: dict[str, object] = {
         "task": "ssvae", "estimator": estimator, "seed": seed, "key": f"{estimator}{seed}",
         "status": status, "reason": None if status == "ok" else "because", "chance": 0.1,
-        "started": "2026-01-01T00:00:00+00:00", "schema_version": 2, "command": "run_bench.py",
+        "started": "2026-01-01T00:00:00+00:00", "schema_version": TRAINING.version,
+        "command": "run_bench.py",
         "hyperparameters": json.dumps(SETTINGS), "threads": 1, "device": "cpu",
         "cells_beside": 1, "machine": "one", "profile": "quick", "dataset": "digits",
         "latent_size": 10, "commit": "abc", "dirty": False,
@@ -106,10 +106,6 @@ def test_hyperparameters_become_columns(table: pd.DataFrame) -> None:
     assert (flatten_hyperparameters(table)["training.lr"] == 1).all()
 
 
-def write(table: pd.DataFrame, folder: Path) -> None:
-    pq.write_table(pa.Table.from_pandas(table), folder / "table.parquet")
-
-
 def test_the_compacted_table_is_enough(table: pd.DataFrame, tmp_path: Path) -> None:
     write(table, tmp_path)
     assert len(load_results(tmp_path)) == len(table)
@@ -119,22 +115,6 @@ def test_the_compacted_table_is_enough(table: pd.DataFrame, tmp_path: Path) -> N
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
     assert "| sfe | 2 |" in (tmp_path / "report.md").read_text()
-
-
-def test_cells_that_are_not_asked_for_are_left_out(tmp_path: Path) -> None:
-    """The folder keeps them; what counts is what it was asked for."""
-    cells = tmp_path / "cells" / "task=ssvae" / "estimator=sfe"
-    cells.mkdir(parents=True)
-    again = [pd.DataFrame(rows_of("sfe", 0, 0.9)).assign(key=key) for key in ("old", "new")]
-    for rows in again:
-        rows = rows.drop(columns=["task", "estimator"])
-        pq.write_table(pa.Table.from_pandas(rows), cells / f"{rows['key'].iloc[0]}.parquet")
-    assert set(load_results(tmp_path)["key"]) == {"old", "new"}
-    (tmp_path / "grid.json").write_text('[{"key": "old"}]')
-    assert set(load_results(tmp_path)["key"]) == {"old"}
-    (tmp_path / "grid.json").write_text('[{"key"')
-    with pytest.raises(ResultsError, match=r"grid\.json is damaged: delete it"):
-        load_results(tmp_path)
 
 
 def test_the_report_says_what_forbids_a_comparison(table: pd.DataFrame) -> None:
@@ -153,17 +133,3 @@ def test_a_task_of_another_package_is_judged_by_what_it_has(table: pd.DataFrame)
     assert score_of(final_rows(other)) == ("elbo", "ELBO (nats)", True)
     assert score_of(final_rows(other.assign(nll=2.0)))[0] == "nll"
     assert score_of(final_rows(other.assign(elbo=float("nan"))))[0] == "loss"
-
-
-def test_what_cannot_be_read_is_said_in_a_line(table: pd.DataFrame, tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match="holds no results"):
-        load_results(tmp_path)
-    write(table.assign(schema_version=99), tmp_path)
-    with pytest.raises(ResultsError, match="schema 99, this is 2"):
-        load_results(tmp_path)
-    pq.write_table(pa.table({"theirs": [1]}), tmp_path / "table.parquet")
-    with pytest.raises(ResultsError, match="no results file of ours"):
-        load_results(tmp_path)
-    (tmp_path / "table.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ResultsError, match=r"table\.parquet is damaged: delete it"):
-        load_results(tmp_path)

@@ -15,8 +15,9 @@ from analysis.comparisons import (
     over_tasks,
     score_statistics,
 )
-from analysis.load import ResultsError, end_rows
+from analysis.load import end_rows
 from analysis.scores import ended_badly, normalised, score_frame
+from analysis.stored import ResultsError
 from tests.analysis.synthetic import COMMON, cell, grid, table_of
 
 NAMES = ["sfe", "rloo", "dense"]

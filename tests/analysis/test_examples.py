@@ -19,9 +19,10 @@ from analysis.examples import (
     read_examples,
     save_examples,
 )
-from analysis.load import ResultsError
 from analysis.report import write_report
+from analysis.stored import ResultsError
 from tests.analysis.pages import cell, table_of
+from tests.analysis.synthetic import write
 
 RANDOM = np.random.default_rng(0)
 
@@ -137,7 +138,7 @@ def test_a_damaged_file_is_said_in_a_line(tmp_path: Path) -> None:
 
 def test_the_report_and_the_page_show_them(tmp_path: Path) -> None:
     table = table_of(cell("images", "sfe", 0, 0.5))
-    table.to_parquet(tmp_path / "table.parquet")
+    write(table, tmp_path)
     store(tmp_path, "images", "sfe", "imagessfe0", images=ARRAYS["images"])
     written = write_report(tmp_path)
     assert tmp_path / "report.html" in written

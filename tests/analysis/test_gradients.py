@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 
@@ -18,7 +16,10 @@ from analysis.gradients import (
     quality_table,
     write_gradient_report,
 )
-from analysis.load import GRADIENT_SCHEMA_VERSION, ResultsError, load_gradients
+from analysis.load import load_gradients
+from analysis.schema import GRADIENTS
+from analysis.stored import ResultsError
+from tests.analysis.synthetic import write
 
 GROUPS = ("scores", "encoder", "decoder")
 
@@ -48,7 +49,7 @@ def rows_of(
         "cosine_error": 0.01, "declared": declared, "decoder_calls": calls,
         "seconds": milliseconds / 1e3, "draws": 64,
         "hyperparameters": json.dumps({"estimator": settings or {}}),
-        "schema_version": GRADIENT_SCHEMA_VERSION,
+        "schema_version": GRADIENTS.version,
     }  # fmt: skip
     if not variance:
         row |= {"bias_square_error": 0.0, "cosine_error": 0.0}
@@ -181,12 +182,8 @@ def test_figures_show_what_was_measured(table: pd.DataFrame) -> None:
     assert any(line.get_xdata()[0] == 50 for line in axes.lines if len(line.get_xdata()))  # type: ignore
 
 
-def write(table: pd.DataFrame, folder: Path) -> None:
-    pq.write_table(pa.Table.from_pandas(table), folder / "table.parquet")
-
-
 def test_the_report_is_written_from_rows_alone(table: pd.DataFrame, tmp_path: Path) -> None:
-    write(table, tmp_path)
+    write(table, tmp_path, GRADIENTS)
     report, *figures = write_gradient_report(tmp_path)
     text = report.read_text()
     assert "| estimator | ssvae: bias | ssvae: variance |" in text
@@ -195,6 +192,6 @@ def test_the_report_is_written_from_rows_alone(table: pd.DataFrame, tmp_path: Pa
 
 
 def test_measurements_of_another_schema_are_refused(table: pd.DataFrame, tmp_path: Path) -> None:
-    write(table.assign(schema_version=2), tmp_path)
-    with pytest.raises(ResultsError, match="schema 2, this is 3: read them"):
+    write(table.assign(schema_version=2), tmp_path, GRADIENTS)
+    with pytest.raises(ResultsError, match="schema 2, this is 4: read them"):
         load_gradients(tmp_path)

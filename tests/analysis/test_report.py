@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from analysis import figures, load, report
-from analysis.load import ResultsError, load_results
+from analysis import figures, report
+from analysis.load import final_rows, load_results
 from analysis.report import write_report
+from analysis.stored import ResultsError
 from analysis.tables import latex, markdown, seconds, summary
-from tests.analysis.synthetic import cell, grid, table_of, write
+from tests.analysis.synthetic import ask, cell, grid, table_of, write, write_cells
 
 NAMES = ["sfe", "rloo", "dense"]
 
@@ -77,7 +76,7 @@ def test_tables_are_written_three_times_over(tmp_path: Path, undrawn: None) -> N
         assert "\\toprule" in path.with_suffix(".tex").read_text()
     with (tmp_path / "tables" / "my_game.csv").open() as file:
         rows = {row["estimator"]: row for row in csv.DictReader(file)}
-    final = load.final_rows(load_results(tmp_path))
+    final = final_rows(load_results(tmp_path))
     own = final[(final["task"] == "my_game") & (final["estimator"] == "sfe")]["accuracy"]
     assert float(rows["sfe"]["accuracy_mean"]) == pytest.approx(own.mean())
     assert float(rows["sfe"]["score_standard_error"]) == pytest.approx(own.sem())
@@ -164,61 +163,16 @@ def test_cells_that_are_there_twice_count_once(tmp_path: Path) -> None:
     assert "| sfe | 3 |" in text.split("game − dense")[1]
 
 
-def by_cells(table: pd.DataFrame, folder: Path) -> list[Path]:
-    """Store a table in a file for each cell."""
-    paths = []
-    for (task, estimator, key), rows in table.groupby(["task", "estimator", "key"]):
-        path = folder / "cells" / f"task={task}" / f"estimator={estimator}" / f"{key}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        columns = rows.drop(columns=["task", "estimator"])
-        pq.write_table(pa.Table.from_pandas(columns, preserve_index=False), path)
-        paths.append(path)
-    return paths
-
-
 @pytest.mark.usefixtures("undrawn")
 def test_a_folder_that_is_still_written_tells_what_is_missing(tmp_path: Path) -> None:
     table = grid(["game"], NAMES, 2)
-    by_cells(table, tmp_path)
-    keys = [*table["key"].unique(), "later"]
-    (tmp_path / "grid.json").write_text(str([{"key": key} for key in keys]).replace("'", '"'))
+    write_cells(table, tmp_path)
+    ask(tmp_path, *table["key"].unique(), "later")
     text = write_report(tmp_path)[0].read_text()
     assert "**6 cells**: 6 ok. 1 more were asked for and are not there yet." in text
-    (tmp_path / "grid.json").write_text('[{"key": "later"}]')
+    ask(tmp_path, "later")
     with pytest.raises(ResultsError, match="holds none of the cells that it was asked for yet"):
         write_report(tmp_path)
-
-
-def test_a_file_that_goes_while_it_is_read_is_no_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = by_cells(grid(["game"], NAMES, 2), tmp_path)
-    discover = load.ds.dataset
-
-    def dataset(*given: Any, **options: Any) -> Any:
-        found = discover(*given, **options)
-        paths[0].unlink(missing_ok=True)  # after it has been listed, before it is read
-        return found
-
-    monkeypatch.setattr(load.ds, "dataset", dataset)
-    assert load_results(tmp_path)["key"].nunique() == 5
-
-
-def test_a_damaged_file_is_named_at_once(tmp_path: Path) -> None:
-    paths = by_cells(grid(["game"], NAMES, 2), tmp_path)
-    paths[3].write_bytes(b"PAR1")
-    with pytest.raises(ResultsError, match=f"{paths[3].name} is damaged: delete it"):
-        load_results(tmp_path)
-
-
-def test_mixed_folders_are_refused_in_a_line(tmp_path: Path) -> None:
-    table = grid(["game"], NAMES, 2)
-    by_cells(table.assign(schema_version=[1] + [2] * (len(table) - 1)), tmp_path / "versions")
-    with pytest.raises(ResultsError, match="results of schema 1, 2, this is 2"):
-        load_results(tmp_path / "versions")
-    by_cells(table.assign(split=table["split"].where(table["seed"] == 0)), tmp_path / "kinds")
-    with pytest.raises(ResultsError, match="training and gradients: keep them in two folders"):
-        load_results(tmp_path / "kinds")
 
 
 @pytest.mark.usefixtures("undrawn")

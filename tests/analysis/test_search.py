@@ -11,7 +11,6 @@ import pytest
 from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 
-from analysis.load import ResultsError
 from analysis.search import (
     best_so_far,
     expected_best,
@@ -23,6 +22,7 @@ from analysis.search import (
     slice_plot,
     write_search_report,
 )
+from analysis.stored import ResultsError
 
 SPACE = {
     "settings.decay": distribution_to_json(FloatDistribution(0.5, 0.99)),

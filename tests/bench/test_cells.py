@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.cells import NUMERICS, plan
+from bench.cells import plan
 from bench.course import train_cell
 from bench.errors import UserError
+from bench.numerics import NUMERICS
 from bench.profiles import Profile, bundled_profiles, load_profile
 from bench.step import training_loss
 from bench.training import DivergedError, Trainer

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from analysis.load import flatten_hyperparameters, load_gradients, load_results
+from analysis.schema import CIRCUMSTANCES, GRADIENTS, TRAINING
 from bench import runner
 from bench.cells import Planned
 from bench.profiles import Profile
-from bench.store import GRADIENT_SCHEMA, SCHEMA
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
 from tests.bench.conftest import ROOT, TINY, Here, bench, cell_of
@@ -52,7 +52,7 @@ def test_every_pair_and_seed_has_one_cell(finished: Path) -> None:
 
 def test_a_reader_gets_the_documented_schema(finished: Path) -> None:
     table = load_results(finished / "results")
-    assert set(table.columns) == {*SCHEMA.names, "task", "estimator"}
+    assert set(table.columns) == {*TRAINING.columns.names, "task", "estimator"}
     final = table[(table["split"] == "test") & (table["status"] == "ok")]
     assert final["train_seconds"].gt(0).all()
     assert final["commit"].notna().all() or not (ROOT / ".git").exists()
@@ -97,15 +97,7 @@ def test_a_baseline_that_did_not_run_is_told_with_the_nearest(here: Here, finish
     assert done.stderr.count("\n") == 1
 
 
-METRICS = [
-    name
-    for name in SCHEMA.names
-    if name
-    not in {
-        "command", "started", "wall_seconds", "train_seconds", "peak_memory_mb", "cells_beside",
-        "profile", "commit", "dirty",
-    }
-]  # fmt: skip
+METRICS = [name for name in TRAINING.columns.names if name not in CIRCUMSTANCES]
 
 
 def test_jobs_do_not_change_the_numbers(here: Here, finished: Path, tmp_path: Path) -> None:
@@ -339,7 +331,7 @@ def test_gradients_are_measured_and_reported(tiny: Path, tmp_path: Path) -> None
     done = bench("gradients", *arguments, "--estimators", names)
     assert done.returncode == 0, done.stdout + done.stderr
     table = load_gradients(out)
-    assert set(table.columns) == {*GRADIENT_SCHEMA.names, "task", "estimator"}
+    assert set(table.columns) == {*GRADIENTS.columns.names, "task", "estimator"}
     assert set(table["estimator"]) == {"sfe", "dense", "gumbel", "topk-sparsemax"}
     exact = table[(table["estimator"] == "dense")]
     assert (exact["bias"] <= 1e-12 * exact["exact_norm"]).all()

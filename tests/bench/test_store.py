@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.load import read_grid
+from analysis.schema import GRADIENTS, REQUIRED, TRAINING
+from analysis.stored import read_grid
 from bench import store
 from bench.cells import Cell
 from bench.profiles import Profile
@@ -21,7 +22,7 @@ def cell(profile: Profile) -> Cell:
 
 
 def row(cell: Cell, **values: object) -> dict[str, object]:
-    return {"key": cell.key, "seed": cell.seed, "status": "ok"} | values
+    return {"key": cell.key, "seed": cell.seed, "status": "ok", **values}
 
 
 def test_a_cell_is_read_back_by_pandas_with_its_partitions(tmp_path: Path, cell: Cell) -> None:
@@ -30,7 +31,7 @@ def test_a_cell_is_read_back_by_pandas_with_its_partitions(tmp_path: Path, cell:
     assert table["task"].tolist() == ["ssvae", "ssvae"]
     assert table["estimator"].tolist() == ["sfe", "sfe"]
     assert table["accuracy"].iloc[1] == 0.5
-    assert pq.read_schema(store.cell_path(tmp_path, cell)).equals(store.SCHEMA)
+    assert pq.read_schema(store.cell_path(tmp_path, cell)).equals(TRAINING.columns)
     assert store.stored_status(tmp_path, cell) == "ok"
 
 
@@ -42,8 +43,12 @@ def test_the_table_holds_all_cells(tmp_path: Path, cell: Cell, profile: Profile)
     assert sorted(pd.read_parquet(path)["task"]) == ["bitvector", "bitvector", "ssvae"]
 
 
+def note(folder: Path, *cells: Cell) -> None:
+    store.note_grid(folder, cells, "run_bench.py")
+
+
 def asked(folder: Path) -> set[str]:
-    return {entry["key"] for entry in read_grid(folder)}
+    return {one.key for one in read_grid(folder)}
 
 
 def test_a_folder_shows_all_that_can_stand_side_by_side(tmp_path: Path, profile: Profile) -> None:
@@ -55,16 +60,16 @@ def test_a_folder_shows_all_that_can_stand_side_by_side(tmp_path: Path, profile:
         return replace(found, training=found.training | training)
 
     sfe, dense, game = cell("ssvae", "sfe"), cell("ssvae", "dense"), cell("signal_game", "sfe")
-    store.note_grid(tmp_path, [sfe, game])
-    store.note_grid(tmp_path, [dense])
+    note(tmp_path, sfe, game)
+    note(tmp_path, dense)
     assert asked(tmp_path) == {sfe.key, game.key, dense.key}
     faster = cell("ssvae", "sfe", learning_rate=0.5)
-    store.note_grid(tmp_path, [faster])
+    note(tmp_path, faster)
     assert asked(tmp_path) == {faster.key, game.key, dense.key}
     longer = cell("ssvae", "dense", epochs=7)
-    store.note_grid(tmp_path, [longer])
+    note(tmp_path, longer)
     assert asked(tmp_path) == {longer.key, game.key}
-    store.note_grid(tmp_path, [sfe, dense])
+    note(tmp_path, sfe, dense)
     assert asked(tmp_path) == {sfe.key, dense.key, game.key}
 
 
@@ -85,6 +90,28 @@ def test_what_cannot_be_compared_has_another_basis(cell: Cell, change: dict[str,
 def test_an_unknown_column_is_refused_and_nothing_is_written(tmp_path: Path, cell: Cell) -> None:
     with pytest.raises(KeyError, match="acuracy"):
         store.write_cell(tmp_path, cell, [row(cell, acuracy=0.5)])
+    assert not [*tmp_path.rglob("*.parquet*")]
+
+
+@pytest.mark.parametrize("name", [name for name in REQUIRED if name in ("key", "seed", "status")])
+def test_a_row_without_what_is_required_is_not_written(
+    tmp_path: Path, cell: Cell, name: str
+) -> None:
+    with pytest.raises(KeyError, match=f"no value for {name}"):
+        store.write_cell(tmp_path, cell, [row(cell), row(cell) | {name: None}])
+    assert not [*tmp_path.rglob("*.parquet*")]
+
+
+def test_a_value_of_another_type_is_not_written(tmp_path: Path, cell: Cell) -> None:
+    for wrong in (
+        {"accuracy": "high"},
+        {"seed": 0.5},
+        {"step": float("nan")},
+        {"reason": 3},
+        {"dirty": "yes"},
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            store.write_cell(tmp_path, cell, [row(cell, **wrong)])
     assert not [*tmp_path.rglob("*.parquet*")]
 
 
@@ -114,5 +141,5 @@ def test_a_damaged_cell_is_not_there(tmp_path: Path, cell: Cell) -> None:
 
 def test_the_schema_is_documented() -> None:
     readme = (Path(__file__).parents[2] / "results" / "README.md").read_text()
-    names = {*store.SCHEMA.names, *store.GRADIENT_SCHEMA.names}
+    names = {*TRAINING.columns.names, *GRADIENTS.columns.names}
     assert not [name for name in names if f"`{name}`" not in readme]

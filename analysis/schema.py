@@ -1,0 +1,110 @@
+"""The columns of stored results: what is written, and what is understood.
+
+A column that is added raises the version and is noted in `added`: rows of earlier versions are read
+with nulls there. With any other change of the columns, `added` begins anew.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import pyarrow as pa
+
+_COMMON_TEXT = (
+    "key", "profile", "dataset", "hyperparameters", "status", "reason", "traceback", "device",
+    "machine", "torch", "numba", "python", "packages", "commit", "command", "started",
+)  # fmt: skip
+_COMMON_NUMBERS = ("decoder_calls", "wall_seconds", "peak_memory_mb")
+_COMMON_COUNTS = ("schema_version", "numerics", "seed", "step", "threads", "cells_beside")
+_NUMBERS = (
+    "epoch", "accuracy", "elbo", "nll", "nll_effective_samples", "rate", "distortion", "loss",
+    "expected_cost", "entropy", "support_mean", "support_median", "support_max", "unsolved",
+    "train_seconds", "gradient_norm", "chance",
+)  # fmt: skip
+_COUNTS = ("latent_size", "examples", "decoder_calls_total", "supervised_calls_total")
+_GRADIENT_NUMBERS = (
+    "share", "exact_norm", "bias", "bias_low", "bias_high", "bias_square", "bias_square_error",
+    "variance", "variance_error", "mean_squared_error", "signal_to_noise", "cosine", "cosine_error",
+    "objective_distance", "plain_norm", "seconds", "knob_value",
+)  # fmt: skip
+
+SEARCH_VERSION = 1
+"""The version of the columns of a search's trials, which is written and understood."""
+
+REQUIRED = ("schema_version", "numerics", "key", "seed", "status")
+"""Columns that every row has a value in."""
+
+PARTITIONS = ("task", "estimator")
+"""Columns that stand in the path of a cell's file."""
+
+CIRCUMSTANCES = frozenset(
+    {
+        "profile", "reason", "traceback", "device", "machine", "torch", "numba", "python", "packages", "commit",
+        "dirty", "command", "started", "cells_beside", "wall_seconds", "train_seconds", "seconds",
+        "peak_memory_mb", "schema_version", "hyperparameters",
+    }
+)  # fmt: skip
+"""Columns that may differ where the same cell is run again: the others are its numbers.
+
+Hyper-parameters too, which say where values come from; the values are part of the key."""
+
+
+def _schema(text: Sequence[str], numbers: Sequence[str], counts: Sequence[str]) -> pa.Schema:
+    return pa.schema(
+        [(name, pa.string()) for name in text]
+        + [(name, pa.float64()) for name in numbers]
+        + [(name, pa.int64()) for name in counts]
+        + [("dirty", pa.bool_())]
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """What cells do, and the columns of their rows."""
+
+    name: Literal["training", "gradients"]
+    columns: pa.Schema
+    version: int
+    """Which is written."""
+    added: Mapping[int, tuple[str, ...]]
+    """The columns that came with each version but the oldest that is read."""
+
+    @cached_property
+    def whole(self) -> pa.Schema:
+        """The columns as they are read: with those of the path."""
+        return pa.schema([*self.columns, *(pa.field(name, pa.string()) for name in PARTITIONS)])
+
+    def missing(self, version: int) -> list[str] | None:
+        """The columns that rows of a version don't have yet; None if it can't be read."""
+        if not min(self.added) - 1 <= version <= self.version:
+            return None
+        return [name for since, names in self.added.items() if since > version for name in names]
+
+
+TRAINING = Kind(
+    "training",
+    _schema(
+        (*_COMMON_TEXT, "split", "selection", "diagnostics"),
+        (*_COMMON_NUMBERS, *_NUMBERS),
+        (*_COMMON_COUNTS, *_COUNTS),
+    ),
+    version=4,
+    added={3: ("selection",), 4: ("packages", "traceback")},
+)
+
+GRADIENTS = Kind(
+    "gradients",
+    _schema(
+        (*_COMMON_TEXT, "group", "knob", "declared"),
+        (*_COMMON_NUMBERS, *_GRADIENT_NUMBERS),
+        (*_COMMON_COUNTS, "draws", "size", "batches"),
+    ),
+    version=4,
+    added={4: ("packages", "traceback")},
+)
+
+
+def kind_with(columns: Collection[str]) -> Kind:
+    """The kind of rows that have these columns."""
+    return GRADIENTS if "group" in columns else TRAINING

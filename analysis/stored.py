@@ -1,0 +1,217 @@
+"""Results folders as they are on disk: cells, each checked as it is read, and what was asked for.
+
+Without pandas, which takes longer to import than all of this takes.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from analysis.schema import PARTITIONS, REQUIRED, Kind, kind_with
+
+_HERE = fs.LocalFileSystem()  # else pyarrow takes the path "a:b" for an address
+
+CELLS = "task=*/estimator=*/[!.]*.parquet"
+"""Where cells are, in the folder `cells` of a results folder."""
+
+PATIENCE = 3
+"""How often a folder is read again whose files change while it is read."""
+
+GRID = "grid.json"
+"""A file of a results folder: which cells it was asked for."""
+
+TRIALS = "trials.parquet"
+"""A file of a results folder: the trials of a search."""
+
+JOURNAL = "studies.journal"
+"""A file of a results folder: the studies of a search, unless they are in a database."""
+
+TABLE = "table.parquet"
+"""A file of a results folder: all rows of the grid that it was asked for."""
+
+
+class ResultsError(Exception):
+    """A results folder that can't be read; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A cell that a results folder was asked for."""
+
+    key: str
+    cell: str
+    """Its name: task/estimator/seed, and the setting that was turned, if one was."""
+    task: str
+    basis: str
+    """A hash of what cells of a task must have in common to be compared."""
+    command: str = ""
+    """The command line that asked for it; empty in folders of earlier versions."""
+
+    @property
+    def estimator(self) -> str:
+        """From the name."""
+        return self.cell.split("/")[1]
+
+
+def read_grid(folder: Path) -> list[Asked]:
+    """What a results folder was asked for; nothing where that was not noted.
+
+    Raises:
+        ResultsError: the file is damaged.
+    """
+    path = folder / GRID
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        return [Asked(**entry) for entry in entries]
+    except (ValueError, TypeError) as error:
+        raise ResultsError(f"{path} is damaged: delete it, and run the same command") from error
+
+
+def holds_results(folder: Path) -> bool:
+    """Whether there are any cells in a folder."""
+    return any((folder / "cells").glob(CELLS))
+
+
+def cell_files(folder: Path) -> list[Path]:
+    """The files of all cells in a results folder.
+
+    Raises:
+        ResultsError: a parquet file is where no cell belongs, so that it would be overlooked.
+    """
+    cells = folder / "cells"
+    files = sorted(cells.glob(CELLS))
+    for stray in sorted({*cells.rglob("[!.]*.parquet")} - {*files}):
+        raise ResultsError(
+            f"{stray} is not in a folder task=…/estimator=… of {cells}: move it there, or elsewhere"
+        )
+    return files
+
+
+def read_cells(folder: Path) -> pa.Table:
+    """The rows of a results folder, in the present schema, with columns task and estimator.
+
+    Cells that were asked for with other settings since stay in the folder and are left out here.
+
+    Args:
+        folder: what `--out` named: it holds `cells/`, or else `table.parquet`.
+    Raises:
+        ResultsError: there are no results, or they are damaged, or of another schema.
+    """
+    for _ in range(PATIENCE):
+        files = cell_files(folder)
+        try:
+            return _read_once(folder, files)
+        except ResultsError:
+            if files == cell_files(folder):
+                raise  # else cells came or went meanwhile, as they do while a grid runs
+    return _read_once(folder, cell_files(folder))
+
+
+def _read_once(folder: Path, files: list[Path]) -> pa.Table:
+    """The rows of a folder that has these files of cells."""
+    if not files:
+        if (folder / TABLE).is_file():
+            return read_table(folder / TABLE)
+        raise ResultsError(f"{folder} holds no results: run run_bench.py --out {folder} first")
+    tables = [read_cell(file) for file in files]
+    if any(not table.schema.equals(tables[0].schema) for table in tables):
+        raise ResultsError(f"{folder} holds training and gradients: keep them in two folders")
+    table = pa.concat_tables(tables)
+    if (folder / GRID).is_file():
+        keys = [asked.key for asked in read_grid(folder)]
+        table = table.filter(pc.is_in(table["key"], pa.array(keys, pa.string())))
+    return table
+
+
+def read_cell(file: Path) -> pa.Table:
+    """The rows of one cell, in the present schema, with columns task and estimator.
+
+    Raises:
+        ResultsError: it is damaged, of another schema, or no cell's.
+    """
+    table = _read(file)
+    for name, folder in zip(PARTITIONS, (file.parent.parent, file.parent), strict=True):
+        value = folder.name.removeprefix(f"{name}=")
+        table = table.append_column(name, pa.array([value] * len(table), pa.string()))
+    table = _checked(table, file)
+    if pc.unique(table["key"]).to_pylist() != [file.stem]:
+        raise ResultsError(f"{file} holds another cell than its name says: move it elsewhere")
+    return table
+
+
+def read_table(file: Path) -> pa.Table:
+    """The rows of a `table.parquet`, in the present schema.
+
+    Raises:
+        ResultsError: it is damaged, of another schema, or not of ours.
+    """
+    return _checked(_read(file), file)
+
+
+def _read(file: Path) -> pa.Table:
+    try:
+        return pq.ParquetFile(str(file), filesystem=_HERE).read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        reason = "is damaged: delete it, and run the same command to make it again"
+        raise ResultsError(f"{file} {reason}") from error
+
+
+def _checked(table: pa.Table, file: Path) -> pa.Table:
+    """The rows in the present schema, after a look at every column.
+
+    Raises:
+        ResultsError: they are of another schema, or their columns are not what it says.
+    """
+    place = table.schema.get_field_index("schema_version")
+    if place < 0 or table.schema.types[place] != pa.int64():
+        raise ResultsError(f"{file} is no results file of ours: move it elsewhere")
+    kind = kind_with(table.column_names)
+    versions = pc.unique(table["schema_version"].drop_null()).to_pylist()
+    missing = kind.missing(versions[0]) if len(versions) == 1 else None
+    if missing is None:
+        raise ResultsError(
+            f"{file} has results of schema {', '.join(map(str, versions)) or 'none'}, this is "
+            f"{kind.version}: read them with the commit that wrote them, or give another --out"
+        )
+    for name in missing:
+        table = table.append_column(name, pa.nulls(len(table), kind.whole.field(name).type))
+    wrong = _wrong(table, kind)
+    if wrong is not None:
+        raise ResultsError(f"{file} {wrong}: move it elsewhere, and run the same command")
+    if missing:
+        present = pa.array([kind.version] * len(table), pa.int64())
+        table = table.set_column(place, "schema_version", present)
+    return table.select(kind.whole.names)
+
+
+def _wrong(table: pa.Table, kind: Kind) -> str | None:
+    """What keeps a table from having the columns of its kind; None if nothing does."""
+    if not table.schema.equals(kind.whole):  # in this order too: else a look at each
+        types = dict(zip(table.column_names, table.schema.types, strict=True))
+        for field in kind.whole:
+            found = types.pop(field.name, None)
+            if found is None:
+                return f"has no column {field.name}"
+            if found != field.type:
+                return f"has {found} in the column {field.name}, not {field.type}"
+        if types:
+            return f"has a column {min(types)} that we don't know"
+    lacking = [name for name in REQUIRED if table[name].null_count]
+    return f"has rows without {lacking[0]}" if lacking else None
+
+
+def kind_of(folder: Path) -> Literal["training", "gradients", "search"]:
+    """What a results folder holds.
+
+    Raises:
+        ResultsError: there are no results, or they are damaged, or of another schema.
+    """
+    if (folder / TRIALS).exists():
+        return "search"
+    return kind_with(read_cells(folder).column_names).name

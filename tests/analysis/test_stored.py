@@ -1,0 +1,194 @@
+"""Reading results folders: what can't be read is said in a line, and never misread."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from analysis import stored
+from analysis.load import load_gradients, load_results
+from analysis.schema import GRADIENTS, TRAINING, Kind
+from analysis.stored import ResultsError, kind_of, read_grid
+from tests.analysis.synthetic import as_stored, ask, grid, write, write_cells
+
+NAMES = ["sfe", "dense"]
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return grid(["game"], NAMES, 2)
+
+
+def test_cells_and_their_table_are_the_same(table: pd.DataFrame, tmp_path: Path) -> None:
+    write(table, tmp_path / "table")
+    write_cells(table, tmp_path / "cells")
+    index = ["estimator", "seed", "split", "step"]
+    one, two = (
+        load_results(tmp_path / name).sort_values(index, ignore_index=True)
+        for name in ("table", "cells")
+    )
+    pd.testing.assert_frame_equal(one, two)
+    assert set(one.columns) == {*TRAINING.columns.names, "task", "estimator"}
+
+
+def test_cells_that_are_not_asked_for_are_left_out(table: pd.DataFrame, tmp_path: Path) -> None:
+    """The folder keeps them; what counts is what it was asked for."""
+    write_cells(table, tmp_path)
+    ask(tmp_path, "gamesfe0", "later")
+    assert set(load_results(tmp_path)["key"]) == {"gamesfe0"}
+
+
+@pytest.mark.parametrize(
+    "content", ['[{"key"', '[{"key": "old"}]', "[3]", "3", '{"key": "old"}', b"\xff"]
+)
+def test_a_damaged_grid_is_said_in_a_line(content: str | bytes, tmp_path: Path) -> None:
+    data = content.encode() if isinstance(content, str) else content
+    (tmp_path / "grid.json").write_bytes(data)
+    with pytest.raises(ResultsError, match=r"grid\.json is damaged: delete it") as error:
+        read_grid(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("kind", "names"), [(TRAINING, ["packages"]), (GRADIENTS, ["packages"])])
+def test_an_earlier_version_is_read_with_nulls_for_what_came_since(
+    kind: Kind, names: list[str], table: pd.DataFrame, tmp_path: Path
+) -> None:
+    older = as_stored(table.assign(schema_version=kind.version - 1), kind).drop_columns(names)
+    pq.write_table(older, tmp_path / "table.parquet")
+    found = {TRAINING: load_results, GRADIENTS: load_gradients}[kind](tmp_path)
+    assert found[names].isna().all(axis=None)
+    assert (found["schema_version"] == kind.version).all()  # as they are handed on
+    assert len(found) == len(table)
+
+
+def test_versions_stand_side_by_side_in_a_folder(table: pd.DataFrame, tmp_path: Path) -> None:
+    """A grid that is gone on with after the schema was raised is read whole."""
+    first, *_ = write_cells(table, tmp_path)
+    older = pq.read_table(first, partitioning=None).drop_columns(["packages"])
+    place = older.column_names.index("schema_version")
+    version = pa.array([TRAINING.version - 1] * len(older), pa.int64())
+    pq.write_table(older.set_column(place, "schema_version", version), first)
+    assert len(load_results(tmp_path)) == len(table)
+
+
+Change = Callable[[pa.Table], pa.Table]
+
+
+def changed(name: str, values: list[object], kind: pa.DataType) -> Change:
+    """A column replaced."""
+
+    def change(table: pa.Table) -> pa.Table:
+        place = table.column_names.index(name)
+        return table.set_column(place, name, pa.array(values * len(table), kind))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (changed("schema_version", [99], pa.int64()), "has results of schema 99, this is 3: read"),
+        (changed("schema_version", [1], pa.int64()), "has results of schema 1, this is 3: read"),
+        (changed("schema_version", [None], pa.int64()), "has results of schema none, this is 3"),
+        (changed("schema_version", ["3"], pa.string()), "is no results file of ours: move it"),
+        (changed("accuracy", ["0.5"], pa.string()), "has string in the column accuracy, not doub"),
+        (changed("seed", [0.0], pa.float64()), "has double in the column seed, not int64: move"),
+        (changed("status", [None], pa.string()), "has rows without status: move it elsewhere"),
+        (changed("key", ["other"], pa.string()), "holds another cell than its name says: move"),
+        (lambda t: t.drop_columns(["elbo"]), "has no column elbo: move it elsewhere"),
+        (lambda t: t.drop_columns(["packages"]), "has no column packages: move it elsewhere"),
+        (lambda t: t.append_column("mine", t["seed"]), "has a column mine that we don't know"),
+        (lambda t: t.append_column("group", t["split"]), "has no column knob: move it elsewhere"),
+        (lambda t: t.slice(0, 0), "has results of schema none, this is 3"),
+        (lambda t: pa.table({"theirs": [1]}), "is no results file of ours: move it elsewhere"),
+    ],
+)
+def test_a_file_whose_columns_are_wrong_is_named(
+    change: Change, words: str, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    path = write_cells(table, tmp_path)[2]
+    pq.write_table(change(pq.read_table(path, partitioning=None)), path)
+    with pytest.raises(ResultsError) as error:
+        load_results(tmp_path)
+    assert str(error.value).startswith(f"{path} {words}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1 and no more PAR1", b"{}"])
+def test_a_file_that_is_no_parquet_is_named(
+    content: bytes, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    path = write_cells(table, tmp_path / "cells")[3]
+    compacted = write(table, tmp_path / "table") / "table.parquet"
+    for file, folder in ((path, "cells"), (compacted, "table")):
+        file.write_bytes(content)
+        with pytest.raises(ResultsError) as error:
+            load_results(tmp_path / folder)
+        assert str(error.value) == (
+            f"{file} is damaged: delete it, and run the same command to make it again"
+        )
+
+
+def test_a_table_without_its_partitions_is_refused(table: pd.DataFrame, tmp_path: Path) -> None:
+    pq.write_table(as_stored(table).drop_columns(["task"]), tmp_path / "table.parquet")
+    with pytest.raises(ResultsError, match=r"table\.parquet has no column task: move it elsewhere"):
+        load_results(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["", "task=game", "estimator=sfe/task=game", "task=game/e=f/g"])
+def test_a_cell_outside_its_partitions_is_named(
+    where: str, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    path = write_cells(table, tmp_path)[0]
+    stray = tmp_path / "cells" / where / path.name
+    stray.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(stray)
+    with pytest.raises(ResultsError, match="is not in a folder task=…/estimator=… of") as error:
+        load_results(tmp_path)
+    assert str(error.value).startswith(str(stray))
+
+
+def test_a_file_that_is_being_written_is_no_cell(table: pd.DataFrame, tmp_path: Path) -> None:
+    path = write_cells(table, tmp_path)[0]
+    path.with_name(f".{path.name}.123").write_bytes(b"PAR1")
+    assert load_results(tmp_path)["key"].nunique() == 4
+
+
+def test_kinds_are_told_apart(table: pd.DataFrame, tmp_path: Path) -> None:
+    gradients = table.assign(schema_version=GRADIENTS.version, group="scores")
+    write(table, tmp_path / "training")
+    write(gradients, tmp_path / "gradients", GRADIENTS)
+    assert [kind_of(tmp_path / name) for name in ("training", "gradients")] == [
+        "training", "gradients",
+    ]  # fmt: skip
+    with pytest.raises(ResultsError, match="holds gradients, not training: give another folder"):
+        load_results(tmp_path / "gradients")
+    with pytest.raises(ResultsError, match="holds training, not gradients: give another folder"):
+        load_gradients(tmp_path / "training")
+    write_cells(table, tmp_path / "both")
+    write_cells(gradients.assign(key="g" + gradients["key"]), tmp_path / "both", GRADIENTS)
+    for load in (load_results, load_gradients):
+        with pytest.raises(ResultsError, match="training and gradients: keep them in two folders"):
+            load(tmp_path / "both")
+
+
+def test_a_file_that_goes_while_it_is_read_is_no_damage(
+    table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write_cells(table, tmp_path)
+    real = stored.read_cell
+
+    def read_cell(file: Path) -> pa.Table:
+        paths[1].unlink(missing_ok=True)  # after it has been listed, before it is read
+        return real(file)
+
+    monkeypatch.setattr(stored, "read_cell", read_cell)
+    assert load_results(tmp_path)["key"].nunique() == 3
+
+
+def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=r"holds no results: run run_bench\.py --out"):
+        load_results(tmp_path)
