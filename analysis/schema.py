@@ -40,9 +40,9 @@ PARTITIONS = ("task", "estimator")
 
 CIRCUMSTANCES = frozenset(
     {
-        "profile", "reason", "traceback", "device", "machine", "torch", "numba", "python", "packages", "commit",
-        "dirty", "command", "started", "cells_beside", "wall_seconds", "train_seconds", "seconds",
-        "peak_memory_mb", "schema_version", "hyperparameters",
+        "profile", "reason", "traceback", "device", "machine", "torch", "numba", "python",
+        "packages", "commit", "dirty", "command", "started", "cells_beside", "wall_seconds",
+        "train_seconds", "seconds", "peak_memory_mb", "schema_version", "hyperparameters",
     }
 )  # fmt: skip
 """Columns that may differ where the same cell is run again: the others are its numbers.

@@ -52,9 +52,10 @@ def summary(table: pd.DataFrame, task: str) -> pd.DataFrame:
     headers = {name: COLUMNS[name][0] for name in present}
     frame = frame[["seeds", *present]].rename(columns=headers)
     last = last_rows(here)
-    if not last.empty:
-        header, fmt = COLUMNS[score_of(last).column]
-        scores = last.groupby("estimator")[score_of(last).column]
+    score = score_of(last).column
+    if score in present and not last.empty:
+        header, fmt = COLUMNS[score]
+        scores = last.groupby("estimator")[score]
         place = 1 + list(frame).index(header)
         frame.insert(place, f"last {header}", scores.apply(lambda values: _mean(values, fmt)))
     return frame.fillna("")

@@ -33,7 +33,7 @@ NUMBERS = (
 def cell(
     task: str, estimator: str, seed: int, score: float, calls: float = 2.0, **columns: Any
 ) -> list[dict[str, Any]]:
-    """The rows of one cell: three on validation, one on test.
+    """The rows of one cell: three on validation, two on test.
 
     `bitvector` has an NLL, all other tasks an accuracy. A cell with another status has no row on
     test, and a `skipped` or `failed` one has nothing but its status.
@@ -61,15 +61,16 @@ def cell(
     else:
         final |= {"chance": 0.1}
         rows = [row | {"chance": 0.1} for row in rows]
-    return [*rows, final] if common["status"] == "ok" else rows
+    tested = [final | {"selection": name} for name in ("last", "best")]
+    return [*rows, *tested] if common["status"] == "ok" else rows
 
 
 def table_of(cells: Iterable[list[dict[str, Any]]]) -> pd.DataFrame:
     """A table of cells, with every column that the analysis reads."""
     table = pd.DataFrame([row for rows in cells for row in rows])
-    for name in (*NUMBERS, "split"):
+    for name in (*NUMBERS, "split", "selection"):
         if name not in table:
-            table[name] = None if name == "split" else np.nan
+            table[name] = np.nan if name in NUMBERS else None
     return table.astype(dict.fromkeys(NUMBERS, float))
 
 

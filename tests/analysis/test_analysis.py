@@ -44,7 +44,9 @@ def rows_of(
         common | numbers | {"split": "validation", "step": step, "epoch": step / 10, "accuracy": a}
         for step, a in ((0, 0.1), (10, accuracy / 2), (20, accuracy))
     ]
-    return [*curve, common | numbers | {"split": "test", "step": 20, "accuracy": accuracy}]
+    tested = common | numbers | {"split": "test", "step": 20}
+    last = tested | {"selection": "last", "accuracy": accuracy - 0.1}
+    return [*curve, last, tested | {"selection": "best", "accuracy": accuracy}]
 
 
 NULL = ("nll", "unsolved", "rate", "distortion", "support_mean", "decoder_calls_total")
@@ -63,6 +65,7 @@ def table() -> pd.DataFrame:
 def test_summary_gives_mean_and_standard_error(table: pd.DataFrame) -> None:
     frame = summary(table, "ssvae")
     assert frame.loc["sfe", "accuracy"] == "0.600 ± 0.100"
+    assert frame.loc["sfe", "last accuracy"] == "0.500 ± 0.100"
     assert frame.loc["dense", "accuracy"] == "0.900"
     assert frame.loc["dense", "seeds"] == "1, 1 failed"
     assert frame.loc["sparsemap", "seeds"] == "1 skipped"

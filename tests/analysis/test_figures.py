@@ -26,6 +26,7 @@ from analysis.figures import (
     step_times,
     support_during_training,
 )
+from analysis.load import final_rows
 from analysis.points import pareto_front
 from analysis.style import FAMILIES, families, ordered
 from tests.analysis.synthetic import cell, grid, table_of
@@ -92,7 +93,7 @@ def test_final_scores_show_the_best_on_top_with_what_failed_below(
 
 def test_final_scores_draw_the_t_interval(table: pd.DataFrame, axes: Axes) -> None:
     final_scores(table, "game", axes)
-    final = table[(table["split"] == "test") & (table["task"] == "game")]
+    final = final_rows(table[table["task"] == "game"])
     own = final.loc[final["estimator"] == "sfe", "accuracy"]
     low, high = axes.lines[0].get_xdata()
     assert (low + high) / 2 == pytest.approx(own.mean())

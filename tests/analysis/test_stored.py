@@ -15,6 +15,7 @@ from analysis.stored import ResultsError, kind_of, read_grid
 from tests.analysis.synthetic import as_stored, ask, grid, write, write_cells
 
 NAMES = ["sfe", "dense"]
+NOW = TRAINING.version
 
 
 @pytest.fixture
@@ -52,11 +53,13 @@ def test_a_damaged_grid_is_said_in_a_line(content: str | bytes, tmp_path: Path) 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("kind", "names"), [(TRAINING, ["packages"]), (GRADIENTS, ["packages"])])
+@pytest.mark.parametrize(("kind", "back"), [(TRAINING, 1), (TRAINING, 2), (GRADIENTS, 1)])
 def test_an_earlier_version_is_read_with_nulls_for_what_came_since(
-    kind: Kind, names: list[str], table: pd.DataFrame, tmp_path: Path
+    kind: Kind, back: int, table: pd.DataFrame, tmp_path: Path
 ) -> None:
-    older = as_stored(table.assign(schema_version=kind.version - 1), kind).drop_columns(names)
+    names = kind.missing(kind.version - back)
+    assert names is not None
+    older = as_stored(table.assign(schema_version=kind.version - back), kind).drop_columns(names)
     pq.write_table(older, tmp_path / "table.parquet")
     found = {TRAINING: load_results, GRADIENTS: load_gradients}[kind](tmp_path)
     assert found[names].isna().all(axis=None)
@@ -67,7 +70,8 @@ def test_an_earlier_version_is_read_with_nulls_for_what_came_since(
 def test_versions_stand_side_by_side_in_a_folder(table: pd.DataFrame, tmp_path: Path) -> None:
     """A grid that is gone on with after the schema was raised is read whole."""
     first, *_ = write_cells(table, tmp_path)
-    older = pq.read_table(first, partitioning=None).drop_columns(["packages"])
+    names = TRAINING.missing(TRAINING.version - 1)
+    older = pq.read_table(first, partitioning=None).drop_columns(names)
     place = older.column_names.index("schema_version")
     version = pa.array([TRAINING.version - 1] * len(older), pa.int64())
     pq.write_table(older.set_column(place, "schema_version", version), first)
@@ -90,9 +94,18 @@ def changed(name: str, values: list[object], kind: pa.DataType) -> Change:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (changed("schema_version", [99], pa.int64()), "has results of schema 99, this is 3: read"),
-        (changed("schema_version", [1], pa.int64()), "has results of schema 1, this is 3: read"),
-        (changed("schema_version", [None], pa.int64()), "has results of schema none, this is 3"),
+        (
+            changed("schema_version", [99], pa.int64()),
+            f"has results of schema 99, this is {NOW}: read",
+        ),
+        (
+            changed("schema_version", [1], pa.int64()),
+            f"has results of schema 1, this is {NOW}:",
+        ),
+        (
+            changed("schema_version", [None], pa.int64()),
+            f"has results of schema none, this is {NOW}",
+        ),
         (changed("schema_version", ["3"], pa.string()), "is no results file of ours: move it"),
         (changed("accuracy", ["0.5"], pa.string()), "has string in the column accuracy, not doub"),
         (changed("seed", [0.0], pa.float64()), "has double in the column seed, not int64: move"),
@@ -102,7 +115,7 @@ def changed(name: str, values: list[object], kind: pa.DataType) -> Change:
         (lambda t: t.drop_columns(["packages"]), "has no column packages: move it elsewhere"),
         (lambda t: t.append_column("mine", t["seed"]), "has a column mine that we don't know"),
         (lambda t: t.append_column("group", t["split"]), "has no column knob: move it elsewhere"),
-        (lambda t: t.slice(0, 0), "has results of schema none, this is 3"),
+        (lambda t: t.slice(0, 0), f"has results of schema none, this is {NOW}"),
         (lambda t: pa.table({"theirs": [1]}), "is no results file of ours: move it elsewhere"),
     ],
 )
