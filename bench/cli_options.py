@@ -29,7 +29,7 @@ class Grid:
     """Which cells to run, and how."""
 
     tasks: Annotated[str, Parameter(alias="--task")] = "all"
-    """Names separated by commas, or "all"."""
+    """Names separated by commas, or "all" that the profile has settings for."""
     estimators: Annotated[str, Parameter(alias="--estimator")] = "all"
     """Names separated by commas, or "all"."""
     profile: str = "quick"
@@ -87,7 +87,9 @@ class Grid:
         from tasks.data import DataError
         from tasks.registry import all_tasks
 
-        tasks = _names("task", self.tasks, all_tasks())
+        every = all_tasks()
+        meant = [*(profile.tasks or every)] if self.tasks == "all" else [self.tasks]
+        tasks = _names("task", ",".join(meant), every)
         chosen = _names("estimator", estimators or self.estimators, all_estimators())
         seeds = self.seeds or profile.seeds
         try:

@@ -1,4 +1,4 @@
-"""Running statistics of costs, for baselines. All are exponential averages of earlier batches."""
+"""Running statistics of costs, for baselines: averages of earlier batches, and networks."""
 
 import itertools
 
@@ -10,7 +10,7 @@ class MovingAverage(nn.Module):
     """An exponential moving average, unbiased from its first value on (as in Adam).
 
     Args:
-        decay: share of the old value kept at each update, in [0, 1).
+        decay: share of the old value kept at each update, in [0, 1]; 1 makes it the mean of all.
     """
 
     total: Tensor
@@ -29,8 +29,8 @@ class MovingAverage(nn.Module):
 
     def update(self, value: Tensor) -> None:
         """Take in the mean of a batch, a scalar."""
-        self.total.mul_(self.decay).add_((1 - self.decay) * value)
-        self.weight.mul_(self.decay).add_(1 - self.decay)
+        self.total.mul_(self.decay).add_(value)
+        self.weight.mul_(self.decay).add_(1)
 
 
 def baseline_network(features: int, hidden: int, layers: int) -> nn.Sequential:

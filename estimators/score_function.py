@@ -77,7 +77,7 @@ class MovingAverageBaseline(ScoreFunction):
 
     class Settings(ScoreFunction.Settings, frozen=True):
         decay: Annotated[float, DECAY] = Field(
-            0.9, ge=0, lt=1, description="share of the old average kept a step"
+            0.9, ge=0, le=1, description="share of the old average kept a step; 1: mean of all"
         )
 
     def __init__(self, latent: Latent, settings: Settings) -> None:
