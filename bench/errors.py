@@ -1,4 +1,4 @@
-"""Mistakes of the user's, told in one line."""
+"""Mistakes of the user's, told briefly."""
 
 import difflib
 from collections.abc import Collection, Sequence
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class UserError(Exception):
-    """Something the user can mend; the message is one line that says how."""
+    """Something the user can mend; the message says how, in one line or in a few."""
 
 
 def unknown(kind: str, name: str, known: Collection[str], listing: str) -> UserError:

@@ -86,7 +86,7 @@ class Images(Dataset):
 
 @dataclass(frozen=True)
 class Features(Dataset):
-    """What a trained network makes of images: inputs are float32 vectors of length one.
+    """What a trained network makes of images: inputs are float32.
 
     They have neither grey levels nor a place in a picture. A label is what the image shows.
     """

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tasks.data import DataError, Features
 from tasks.pickled_labels import as_text, read_labels
@@ -25,7 +24,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def read_features(name: str, folder: Path) -> Features:
-    """A data set from a folder; its concepts are numbered in the order of their labels.
+    """A data set from a folder; its concepts are numbered, shorter labels first, then by alphabet.
+
+    So labels that are the numbers from 0 on keep them.
 
     Args:
         name: what to call it.
@@ -40,7 +41,8 @@ def read_features(name: str, folder: Path) -> Features:
             f"{folder} has {vectors.shape[1]} features of an image in train and "
             f"{test_vectors.shape[1]} in test: make both with the same network"
         )
-    concepts = {label: number for number, label in enumerate(sorted({*labels, *test_labels}))}
+    names = sorted({*labels, *test_labels}, key=lambda label: (len(label), label))
+    concepts = {label: number for number, label in enumerate(names)}
     return Features(
         name=name,
         inputs=vectors,
@@ -51,7 +53,7 @@ def read_features(name: str, folder: Path) -> Features:
 
 
 def _read_part(folder: Path, part: str) -> tuple[Tensor, list[str]]:
-    """Vectors of length one (N, P), float32, and their labels."""
+    """Vectors (N, P), float32, and their labels."""
     path, published = folder / f"{part}.npz", folder / part / f"{PUBLISHED}.h5"
     if path.is_file():
         features, labels = _read_npz(path)
@@ -71,7 +73,7 @@ def _read_part(folder: Path, part: str) -> tuple[Tensor, list[str]]:
     length = vectors.norm(dim=1)
     if not (length.isfinite() & (length > 0)).all():
         raise DataError(f"{path} has rows of features that are all zero or not finite")
-    return F.normalize(vectors, dim=1), labels
+    return vectors, labels
 
 
 def _read_npz(path: Path) -> tuple[Array, list[str]]:

@@ -1,5 +1,6 @@
 """Features in files: the published layout, and npz."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,16 @@ from tests.tasks.files import some_features, write_features, write_published
 H5 = "ours_images_single_sm0.h5"
 
 
+def some_test_features() -> tuple[np.ndarray, np.ndarray]:
+    features, labels = some_features(10, 5, seed=1)
+    return np.pad(features, [(0, 0), (0, 1)]), labels
+
+
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
     """The published layout, with 30 images of 6 concepts to train on and 10 of 5 to test."""
     write_published(tmp_path / "train", *some_features(30, 6))
-    features, labels = some_features(10, 5, seed=1)
-    write_published(tmp_path / "test", np.pad(features, [(0, 0), (0, 1)]), labels)
+    write_published(tmp_path / "test", *some_test_features())
     return tmp_path
 
 
@@ -29,21 +34,20 @@ def test_the_published_layout_is_read(published: Path) -> None:
     found = read_features("some", published)
     features, labels = some_features(30, 6)
     assert (found.name, found.size, found.classes) == ("some", 8, 6)
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     assert found.inputs.dtype == torch.float32
-    torch.testing.assert_close(found.inputs, torch.from_numpy(unit))
+    assert np.array_equal(found.inputs.numpy(), features)
     assert [f"n{number:03}" for number in found.labels.tolist()] == labels.tolist()
     assert found.test_inputs.shape == (10, 8)
     assert found.test_labels.tolist() == [0, 1, 2, 3, 4] * 2
 
 
 def test_a_concept_has_one_number_in_train_and_test(published: Path) -> None:
-    features, labels = some_features(10, 5, seed=1)
+    features, labels = some_test_features()
     swapped = np.where(labels == "n000", "a new one", labels)
-    np.savez(published / "test.npz", features=np.pad(features, [(0, 0), (0, 1)]), labels=swapped)
+    np.savez(published / "test.npz", features=features, labels=swapped)
     found = read_features("some", published)
-    assert found.test_labels.tolist() == [0, 2, 3, 4, 5] * 2
-    assert found.labels.tolist()[:6] == [1, 2, 3, 4, 5, 6]
+    assert found.test_labels.tolist() == [6, 1, 2, 3, 4] * 2
+    assert found.labels.tolist()[:6] == [0, 1, 2, 3, 4, 5]
 
 
 def test_both_formats_hold_the_same(published: Path, tmp_path: Path) -> None:
@@ -57,12 +61,35 @@ def test_both_formats_hold_the_same(published: Path, tmp_path: Path) -> None:
     assert read_features("other", tmp_path).digest == first.digest
 
 
+def test_numbers_from_0_on_stay_what_they_are(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        np.savez(tmp_path / f"{part}.npz", features=np.ones((12, 2)), labels=np.arange(12))
+    assert read_features("some", tmp_path).labels.tolist() == list(range(12))
+
+
 def test_whole_numbers_are_features_and_labels_too(tmp_path: Path) -> None:
     for part in ("train", "test"):
         np.savez(tmp_path / f"{part}.npz", features=[[3, 4], [0, 2]], labels=[7, 5])
     found = read_features("some", tmp_path)
-    torch.testing.assert_close(found.inputs, torch.tensor([[0.6, 0.8], [0, 1]]))
+    assert torch.equal(found.inputs, torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
     assert found.labels.tolist() == [1, 0]
+
+
+def test_the_examples_of_the_documentation_work(published: Path, tmp_path: Path) -> None:
+    """Written from arrays, and from the published files."""
+    page = (Path(__file__).parents[2] / "docs" / "DATA.md").read_text()
+    from_arrays, from_published = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    first = read_features("some", published)
+    exec(from_published.replace("FOLDER/features", str(published)), {})
+    assert (published / "train.npz").is_file()
+    assert read_features("some", published).digest == first.digest
+    features, labels = some_features(30, 6)
+    own = tmp_path / "own"
+    own.mkdir()
+    arrays = {"features": features, "labels": labels}
+    arrays |= {"test_features": features, "test_labels": labels}
+    exec(from_arrays.replace("FOLDER/features", str(own)), arrays)
+    assert torch.equal(read_features("some", own).inputs, first.inputs)
 
 
 def rewrite(path: Path, *tables: np.ndarray) -> None:
