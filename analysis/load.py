@@ -12,11 +12,14 @@ import pyarrow.parquet as pq
 from pyarrow import dataset as ds
 from pyarrow import fs
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version of the columns of trainings, which is written and understood."""
 
-GRADIENT_SCHEMA_VERSION = 3
+GRADIENT_SCHEMA_VERSION = 4
 """The same, of measurements of gradients."""
+
+ADDED = pa.schema([("traceback", pa.string())])
+"""Columns that came with these versions. The versions before are read too, with null there."""
 
 CELLS = "task=*/estimator=*/[!.]*.parquet"
 """Where cells are, in the folder `cells` of a results folder."""
@@ -94,12 +97,13 @@ def _read_once(folder: Path, files: list[Path]) -> pa.Table:
             source = ds.dataset(str(compacted), filesystem=here)
         else:
             raise ResultsError(f"{folder} holds no results: run run_bench.py --out {folder} first")
-        table = source.to_table()
+        columns = pa.unify_schemas([source.schema, ADDED], promote_options="permissive")
+        table = source.replace_schema(columns).to_table()
         versions = set(table["schema_version"].to_pylist())
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ResultsError(_damage(folder, files, error)) from error
     current = schema_version(table.column_names)
-    if versions != {current}:
+    if not versions <= {current - 1, current}:
         raise ResultsError(
             f"{folder} has results of schema {', '.join(sorted(map(str, versions)))}, this is "
             f"{current}: read them with the commit that wrote them, or give another --out"

@@ -9,9 +9,10 @@ columns. results/README.md says what the columns mean; `SCHEMA` is what is writt
 """
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,8 +23,8 @@ from bench.files import written_whole
 from bench.profiles import Found
 
 _COMMON_TEXT = (
-    "key", "profile", "dataset", "hyperparameters", "status", "reason", "device", "machine",
-    "torch", "numba", "python", "commit", "command", "started",
+    "key", "profile", "dataset", "hyperparameters", "status", "reason", "traceback", "device",
+    "machine", "torch", "numba", "python", "commit", "command", "started",
 )  # fmt: skip
 _COMMON_NUMBERS = ("decoder_calls", "wall_seconds", "peak_memory_mb")
 _COMMON_COUNTS = ("schema_version", "numerics", "seed", "step", "threads", "cells_beside")
@@ -80,14 +81,37 @@ def write_cell(results: Path, cell: Cell, rows: Iterable[dict[str, Any]]) -> Non
     _write(table, cell_path(results, cell))
 
 
-def stored_status(results: Path, cell: Cell) -> str | None:
-    """The status of a stored cell; None if it is not there or can't be read."""
+class StoredEnd(NamedTuple):
+    """How a stored cell ended."""
+
+    status: str
+    reason: str | None
+    traceback: str | None = None
+
+
+def stored_end(results: Path, cell: Cell) -> StoredEnd | None:
+    """How a stored cell ended; None if it is not there or can't be read."""
     try:
         with cell_path(results, cell).open("rb") as file:
-            statuses = pq.read_table(file, columns=["status"])
-    except (OSError, pa.ArrowInvalid):
+            rows = pq.ParquetFile(file).read(columns=list(StoredEnd._fields)).to_pylist()
+        return StoredEnd(**rows[-1])
+    except (OSError, pa.ArrowInvalid, TypeError, IndexError):
         return None
-    return str(statuses["status"][-1].as_py())
+
+
+def stored_status(results: Path, cell: Cell) -> str | None:
+    """The status of a stored cell; None if it is not there or can't be read."""
+    end = stored_end(results, cell)
+    return None if end is None else end.status
+
+
+def stored_stamp(results: Path, cell: Cell) -> int | None:
+    """What changes whenever a cell is stored; None if it is not there."""
+    try:
+        with cell_path(results, cell).open("rb") as file:  # opening asks a file server anew
+            return os.fstat(file.fileno()).st_mtime_ns
+    except OSError:
+        return None
 
 
 def last_row(results: Path, cell: Cell) -> dict[str, Any]:

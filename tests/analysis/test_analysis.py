@@ -159,7 +159,7 @@ def test_what_cannot_be_read_is_said_in_a_line(table: pd.DataFrame, tmp_path: Pa
     with pytest.raises(ResultsError, match="holds no results"):
         load_results(tmp_path)
     write(table.assign(schema_version=99), tmp_path)
-    with pytest.raises(ResultsError, match="schema 99, this is 2"):
+    with pytest.raises(ResultsError, match="schema 99, this is 3"):
         load_results(tmp_path)
     pq.write_table(pa.table({"theirs": [1]}), tmp_path / "table.parquet")
     with pytest.raises(ResultsError, match="no results file of ours"):

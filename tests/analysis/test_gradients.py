@@ -196,5 +196,5 @@ def test_the_report_is_written_from_rows_alone(table: pd.DataFrame, tmp_path: Pa
 
 def test_measurements_of_another_schema_are_refused(table: pd.DataFrame, tmp_path: Path) -> None:
     write(table.assign(schema_version=2), tmp_path)
-    with pytest.raises(ResultsError, match="schema 2, this is 3: read them"):
+    with pytest.raises(ResultsError, match="schema 2, this is 4: read them"):
         load_gradients(tmp_path)

@@ -211,10 +211,24 @@ def test_a_damaged_file_is_named_at_once(tmp_path: Path) -> None:
         load_results(tmp_path)
 
 
+@pytest.mark.parametrize("newer", ["dense", "sfe"])
+def test_cells_of_the_version_before_are_read_with_nulls(tmp_path: Path, newer: str) -> None:
+    """Beside those of now, of whichever the first file is."""
+    table = grid(["game"], ["dense", "sfe"], 1)
+    old = table[table["estimator"] != newer].assign(schema_version=2)
+    new = table[table["estimator"] == newer].assign(schema_version=3, traceback="last line")
+    by_cells(old, tmp_path)
+    assert load_results(tmp_path)["traceback"].isna().all()
+    by_cells(new, tmp_path)
+    found = load_results(tmp_path).groupby("estimator")["traceback"].unique()
+    assert found[newer].tolist() == ["last line"]
+    assert pd.isna(found.drop(newer).iloc[0]).all()
+
+
 def test_mixed_folders_are_refused_in_a_line(tmp_path: Path) -> None:
     table = grid(["game"], NAMES, 2)
     by_cells(table.assign(schema_version=[1] + [2] * (len(table) - 1)), tmp_path / "versions")
-    with pytest.raises(ResultsError, match="results of schema 1, 2, this is 2"):
+    with pytest.raises(ResultsError, match="results of schema 1, 2, this is 3"):
         load_results(tmp_path / "versions")
     by_cells(table.assign(split=table["split"].where(table["seed"] == 0)), tmp_path / "kinds")
     with pytest.raises(ResultsError, match="training and gradients: keep them in two folders"):
