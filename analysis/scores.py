@@ -27,7 +27,7 @@ SCORES = (
 LESS_IS_BETTER = frozenset(s.column for s in SCORES if not s.more_is_better) | {"decoder_calls"}
 """Of the columns that a search may go by."""
 
-ENDED_BADLY = ("failed", "diverged")
+ENDED_BADLY = ("failed", "diverged", "timeout")
 """Statuses of cells that ran and gave no result."""
 
 

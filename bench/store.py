@@ -10,10 +10,11 @@ imports torch.
 """
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,11 +46,35 @@ def write_cell(results: Path, cell: "Cell", rows: Iterable[dict[str, Any]]) -> N
     _write(table, cell_path(results, cell))
 
 
+class StoredEnd(NamedTuple):
+    """How a stored cell ended."""
+
+    status: str
+    reason: str | None
+    traceback: str | None
+
+
+def stored_end(results: Path, cell: "Cell") -> StoredEnd | None:
+    """How a stored cell ended; None if it is not there or can't be read."""
+    try:
+        rows = read_cell(cell_path(results, cell))
+    except ResultsError:
+        return None
+    return StoredEnd(*(rows[name][-1].as_py() for name in StoredEnd._fields))
+
+
 def stored_status(results: Path, cell: "Cell") -> str | None:
     """The status of a stored cell; None if it is not there or can't be read."""
+    end = stored_end(results, cell)
+    return None if end is None else end.status
+
+
+def stored_stamp(results: Path, cell: "Cell") -> int | None:
+    """What changes whenever a cell is stored; None if it is not there."""
     try:
-        return str(read_cell(cell_path(results, cell))["status"][-1].as_py())
-    except ResultsError:
+        with cell_path(results, cell).open("rb") as file:  # opening asks a file server anew
+            return os.fstat(file.fileno()).st_mtime_ns
+    except OSError:
         return None
 
 
