@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bench.cells import plan
+from bench.cli_options import Grid
 from bench.course import train_cell
 from bench.errors import UserError
 from bench.numerics import NUMERICS
@@ -258,6 +259,19 @@ def test_numbers_have_not_changed_in_silence(profile: Profile, task: str) -> Non
     *_, last = train_cell(cell_of(profile, task, "sfe-ma"))
     assert NUMERICS == 3
     assert last["loss"] == pytest.approx(PINNED[task], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "tasks"),
+    [("[tasks.bitvector.settings]\nbits = 3", ["bitvector"]), ("", [*all_tasks()])],
+)
+def test_all_tasks_are_those_that_the_profile_has_settings_for(
+    tmp_path: Path, text: str, tasks: list[str]
+) -> None:
+    path = tmp_path / "some.toml"
+    path.write_text(f'description = "some"\n{text}')
+    grid = Grid(profile=str(path), estimators="none", seeds=1)
+    assert [item.cell.task for item in grid.plan(grid.load_profile())] == tasks
 
 
 def test_settings_reach_the_cell(profile: Profile) -> None:
