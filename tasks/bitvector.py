@@ -49,20 +49,20 @@ class BitVectorVAE(Task):
         self.pixels = images.size
         # The likelihood runs in tiles: what is held is the decoder's output and its slopes.
         self.activation_size = (images.size + images.levels) * (settings.pixel_features + 1)
-        self.steps_per_epoch = len(self.part("train").pixels) // batch_size
+        self.steps_per_epoch = len(self.part("train").inputs) // batch_size
 
         self.encoder = mlp(images.size, settings.hidden, settings.bits)
         self.decoder = mlp(settings.bits, settings.hidden, images.size * settings.pixel_features)
         self.to_levels = nn.Linear(settings.pixel_features, images.levels)
 
     def training_batch(self, step: int, streams: Streams) -> Tensor:
-        pixels = self.part("train").pixels
+        pixels = self.part("train").inputs
         return pixels[streams.shuffled("order", len(pixels), self.batch_size, step)]
 
     def evaluation_batches(
         self, split: Split, batch_size: int, streams: Streams
     ) -> Iterator[Tensor]:
-        yield from self.part(split).pixels.split(batch_size)
+        yield from self.part(split).inputs.split(batch_size)
 
     def encode(self, batch: object) -> Encoding:
         x = cast(Tensor, batch)

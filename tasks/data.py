@@ -21,11 +21,6 @@ class Part(NamedTuple):
     labels: Tensor
     """(N,) int64."""
 
-    @property
-    def pixels(self) -> Tensor:
-        """The inputs, to who takes images only."""
-        return self.inputs
-
 
 @dataclass(frozen=True)
 class Dataset:

@@ -68,7 +68,7 @@ class SemiSupervisedVAE(Task):
 
     def __init__(self, images: Images, settings: Settings, batch_size: int) -> None:
         super().__init__(images, settings, batch_size)
-        unlabelled = len(self.part("train").pixels) - settings.labelled
+        unlabelled = len(self.part("train").inputs) - settings.labelled
         if unlabelled < 1:
             raise DataError(
                 f"{images.name} leaves no unlabelled image beside {settings.labelled} labelled: "
@@ -116,7 +116,7 @@ class SemiSupervisedVAE(Task):
     ) -> Iterator[Batch]:
         part = self.part(split)
         for number, (pixels, y) in enumerate(
-            zip(part.pixels.split(batch_size), part.labels.split(batch_size), strict=True)
+            zip(part.inputs.split(batch_size), part.labels.split(batch_size), strict=True)
         ):
             x, noise = self._draw(pixels, streams.generator(f"{split} noise", number))
             yield Batch(x, noise, x[:0], noise[:0], y)

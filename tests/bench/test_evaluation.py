@@ -135,7 +135,7 @@ def test_the_likelihood_is_that_of_as_many_images_as_were_asked_for() -> None:
     estimator = make(task, "sfe")
     settings = EvaluationSettings(nll_images=7)
     found = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
-    encoding = task.encode(task.part("test").pixels[:7])
+    encoding = task.encode(task.part("test").inputs[:7])
     q = BernoulliBits(encoding.scores)
     log_p, _ = log_evidence(CountedCost(task), encoding.context, q, NO_SAMPLER, settings)
     assert found["nll"] == pytest.approx(-float(log_p.mean()) / math.log(2) / 64)

@@ -95,7 +95,7 @@ def test_a_cell_leaves_its_examples(execution: runner.Execution, cell: Cell) -> 
             assert str(file[f"{name}/title"]) == example.title
             for part, array in example.arrays.items():
                 np.testing.assert_array_equal(file[f"{name}/{part}"], array)
-        shown = trainer.task.encode(trainer.task.part("test").pixels[:4])
+        shown = trainer.task.encode(trainer.task.part("test").inputs[:4])
         q = trainer.estimator.distribution(shown.scores.detach())
         assert file["bits/support"].tolist() == q.support_sizes.tolist()
         best = torch.from_numpy(file["bits/bits"][:, :1]).float()

@@ -12,11 +12,11 @@ from tasks.datasets import load_dataset
 def test_splits_do_not_overlap_and_do_not_change() -> None:
     images = load_dataset("digits")
     parts = images.split(validation=297, seed=0)
-    assert [len(parts[name].pixels) for name in ("train", "validation", "test")] == [1000, 297, 500]
-    both = torch.cat([parts["train"].pixels, parts["validation"].pixels])
+    assert [len(parts[name].inputs) for name in ("train", "validation", "test")] == [1000, 297, 500]
+    both = torch.cat([parts["train"].inputs, parts["validation"].inputs])
     assert torch.equal(both.long().sum(dim=0), images.inputs.long().sum(dim=0))
     again = images.split(validation=297, seed=0)
-    assert torch.equal(parts["train"].pixels, again["train"].pixels)
+    assert torch.equal(parts["train"].inputs, again["train"].inputs)
     with pytest.raises(DataError, match="leave none"):
         images.split(validation=1297, seed=0)
 

@@ -73,7 +73,7 @@ def test_a_task_shows_nothing_by_default(task: Task) -> None:
 def test_bitvector_shows_the_mean_image_of_the_likeliest_bits() -> None:
     task = make_task("bitvector")
     found = shown(task)
-    grey = task.grey(task.part("test").pixels[:8])
+    grey = task.grey(task.part("test").inputs[:8])
     original = found["reconstructions"].arrays["original"]
     np.testing.assert_array_equal(original.reshape(8, -1), (grey * 255).round().byte().numpy())
     z = (torch.arange(8) % 2).double()[:, None].expand(-1, 4)

@@ -112,7 +112,7 @@ def test_ssvae_labelled_rows_are_those_of_the_labels() -> None:
 def test_ssvae_keeps_labelled_images_out_of_the_others() -> None:
     """With black and white images that spell their own number, to tell them apart."""
     task = make_task("ssvae", batch_size=90)
-    pixels = task.part("train").pixels
+    pixels = task.part("train").inputs
     places = torch.arange(len(pixels))
     pixels.copy_(16 * (places[:, None] >> torch.arange(64).clamp(max=62) & 1))
     numbers = torch.cat(
@@ -142,7 +142,7 @@ def test_ssvae_labels_belong_to_their_images() -> None:
 
 def test_binarisation_is_drawn_anew_with_the_grey_level_as_probability() -> None:
     task = make_task("ssvae")
-    pixels = task.part("train").pixels[:1]
+    pixels = task.part("train").inputs[:1]
     draws = [
         cast(SemiSupervisedVAE, task)._draw(pixels, STREAMS.generator("test", step))[0]
         for step in range(2000)
