@@ -6,11 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from analysis.scores import LESS_IS_BETTER
 from bench.cells import Cell
-from bench.files import written_whole
+from bench.tensors import load, save
 from bench.training import REPORT_EVERY, DivergedError, Row, Trainer
 from bench.warm_start import warm_start
 
@@ -32,8 +30,9 @@ class Course:
         self.best_parameters = trainer.parameters.clone()
         self._waited = 0
         self._saved = time.monotonic()
-        if file is not None and file.exists():
-            self._restore(torch.load(file, map_location=trainer.streams.device))
+        saved = None if file is None else load(file, trainer.streams.device)
+        if saved is not None:
+            self._restore(saved)
 
     @property
     def over(self) -> bool:
@@ -90,8 +89,7 @@ class Course:
             "best_parameters": self.best_parameters,
             "waited": self._waited,
         }
-        with written_whole(self.file) as file:
-            torch.save(state, file)
+        save(state, self.file)
         self._saved = time.monotonic()
 
     def _restore(self, state: dict[str, Any]) -> None:

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from bench.cells import Cell
-from bench.files import written_whole
 from bench.gradients import (
     ByGroup,
     Gradients,
@@ -23,6 +21,7 @@ from bench.gradients import (
     measure,
     warm_up,
 )
+from bench.tensors import save
 from bench.training import REPORT_EVERY, Row, Trainer
 from bench.warm_start import warm_start
 from estimators.base import Estimator
@@ -102,7 +101,7 @@ def _train(trainer: Trainer, wanted: list[Checkpoint], report: Report) -> None:
             trainer.train(min(REPORT_EVERY, checkpoint.step - trainer.step))
             report(trainer.step / trainer.steps)
         state = trainer.task.state_dict()  # of views: a view is saved with all that it views
-        _save({name: value.clone() for name, value in state.items()}, checkpoint.model)
+        save({name: value.clone() for name, value in state.items()}, checkpoint.model)
 
 
 def _enumerate(trainer: Trainer, checkpoint: Checkpoint, batches: int, report: Report) -> None:
@@ -113,12 +112,7 @@ def _enumerate(trainer: Trainer, checkpoint: Checkpoint, batches: int, report: R
     dense = Dense.make(trainer.estimator.latent)
     for number, gradients in enumerate(fixed_batches(trainer, batches)):
         exact = gradients.exact(dense, _part(report, number, batches))
-        _save(exact, checkpoint.plain(number))
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    with written_whole(path) as file:
-        torch.save(tensors, file)
+        save(exact, checkpoint.plain(number))
 
 
 def load(trainer: Trainer, checkpoint: Checkpoint) -> None:

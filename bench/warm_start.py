@@ -9,12 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from bench.cells import Cell
-from bench.files import written_whole
 from bench.profiles import TrainingSettings
+from bench.tensors import load, save
 from bench.training import REPORT_EVERY, Trainer
 from estimators.base import Estimator
 from estimators.none import NoGradient
@@ -70,16 +69,15 @@ def warm_start(
     if start is None:
         return None
     path = None if folder is None else folder / start.key / "warm-start.pt"
-    if path is not None and path.exists():
-        found: Tensor = torch.load(path, map_location=device)
+    found: Tensor | None = None if path is None else load(path, device)
+    if found is not None:
         return found
     trainer = _LabelsAlone(start, data_dir, device)
     while trainer.step < trainer.steps:
         trainer.train(min(REPORT_EVERY, trainer.steps - trainer.step))
         report(trainer.step / trainer.steps)
     if path is not None:
-        with written_whole(path) as file:
-            torch.save(trainer.parameters, file)
+        save(trainer.parameters, path)
     return trainer.parameters
 
 

@@ -54,6 +54,21 @@ def test_an_interrupted_cell_ends_as_if_it_never_was(
     assert rows[-1]["train_seconds"] > rows[1]["train_seconds"] > 0
 
 
+def test_a_damaged_checkpoint_or_warm_start_is_made_anew(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(course, "SAVE_SECONDS", 0)
+    cell = warm(profile, "gumbel")
+    undisturbed = list(train_cell(cell, models=tmp_path, checkpoint=tmp_path / "checkpoint.pt"))
+    files = [tmp_path / "checkpoint.pt", *tmp_path.glob("*/warm-start.pt")]
+    assert len(files) == 2
+    for damage in (b"", b"PK\x03\x04 and no more", files[0].read_bytes()[:-100]):
+        for file in files:
+            file.write_bytes(damage)
+        rows = list(train_cell(cell, models=tmp_path, checkpoint=files[0]))
+        assert without_times(rows) == without_times(undisturbed)
+
+
 def test_a_cell_is_saved_now_and_then(
     profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
