@@ -44,6 +44,9 @@ SUMMED_AT_ONCE = 2**16
 CONSTANT_AFTER = 3
 """Draws after which a sum whose draws are all equal is taken to have no variance."""
 
+DOUBTED = 8
+"""Times the most draws that are made where a bias is found against the estimator's own account."""
+
 Report = Callable[[float], None]
 """Told of the share that is done, in [0, 1]."""
 
@@ -209,8 +212,10 @@ def measure(
 ) -> tuple[dict[str, Quality], Row]:
     """The quality of an estimator's estimates for each group, and what they cost.
 
-    Draws double until the bias is known to the precision asked for, or there are enough. A sum that
-    does not vary is drawn no more than it takes to see that.
+    Draws double until the bias is known to the precision asked for, or there are enough. Where one
+    is found that the estimator should not have, they go on doubling: outcomes that are too rare for
+    any of the draws to have seen are missing from mean and interval alike. A sum that does not vary
+    is drawn no more than it takes to see that.
 
     Args:
         batches: the fixed batches, at the same parameters.
@@ -233,12 +238,15 @@ def measure(
         for name, draws in found.items():
             draws.add(drawn[name])
             varies = varies or not torch.equal(drawn[name], first[name])
-        report(number / settings.draws)
+        report(min(1.0, number / settings.draws))
         if number == CONSTANT_AFTER and not varies:
             break
         if found["scores"].full:
-            width = max(draws.quality().relative_width for draws in found.values())
-            if width <= settings.precision or 2 * number > settings.draws:
+            qualities = [draws.quality() for draws in found.values()]
+            width = max(quality.relative_width for quality in qualities)
+            doubted = estimator.bias != "biased" and any(q.bias_low > 0 for q in qualities)
+            most = settings.draws * (DOUBTED if doubted else 1)
+            if (width <= settings.precision and not doubted) or 2 * number > most:
                 break
     calls = sum(one.cost.calls["latent"] for one in batches)
     return {name: draws.quality() for name, draws in found.items()}, {
