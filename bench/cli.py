@@ -201,8 +201,8 @@ def main() -> None:
 
 def _run(planned: "list[Planned]", execution: "Execution", console: "Console") -> "list[Outcome]":
     """Run cells with their progress shown."""
+    from bench.grid import run_cells
     from bench.progress import shown
-    from bench.runner import run_cells
 
     with shown([item.cell for item in planned], execution.results, console) as done:
         return run_cells(planned, execution, done)

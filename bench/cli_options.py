@@ -3,24 +3,34 @@
 import os
 import shlex
 import sys
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from pydantic import ByteSize
 
 from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from bench.cells import Planned
+    from bench.limits import Limits
     from bench.profiles import Profile
     from bench.runner import Execution
 
 
 MOST = 1000
 """Most seeds, jobs or threads: more is a slip of the keyboard."""
+
+GRID_ALONE = ("retry", "force", "grid_time_limit", "executor")
+"""Options that have no meaning for a search."""
+
+Duration = float | timedelta
+"""Seconds, or with units such as 90s, 10m, 2h."""
 
 
 @Parameter(name="*")
@@ -48,6 +58,20 @@ class Grid:
     """Threads of each cell."""
     device: str = "cpu"
     """Where to run: cpu, cuda, cuda:1."""
+    retry: Literal[0, 1] = 1
+    """0 leaves what failed, diverged or took too long in an earlier run as it is."""
+    force: bool = False
+    """Run again also what is stored as ok."""
+    time_limit: Duration | None = None
+    """Of a cell, such as 90, 90s, 10m or 2h."""
+    grid_time_limit: Duration | None = None
+    """Of the whole grid: what has no outcome then is left to the next run."""
+    max_memory: ByteSize | None = None
+    """Of a process that runs cells, such as 2G; on Linux."""
+    executor: Literal["loky", "dask"] = "loky"
+    """Processes of this machine, or the workers of a Dask cluster."""
+    scheduler: str | None = None
+    """Address of the Dask cluster's scheduler, such as tcp://HOST:8786."""
 
     def check(self) -> None:
         """Refuse numbers and a device that can't be.
@@ -60,6 +84,21 @@ class Grid:
             if value is not None and not 1 <= value <= MOST:
                 raise UserError(f"--{name} {value}: give 1 to {MOST}")
         _check_device(self.device)
+        for name in ("time_limit", "grid_time_limit"):
+            limit = getattr(self, name)
+            if limit is not None and not 0 < _seconds(limit) < float("inf"):
+                raise UserError(f"--{_dashed(name)} {limit}: give more than 0, as 90, 10m or 2h")
+        if self.max_memory is not None and self.max_memory <= 0:
+            raise UserError(f"--max-memory {self.max_memory}: give more than 0, as 2G")
+        self._check_executor()
+
+    def _check_executor(self) -> None:
+        if (self.executor == "dask") != (self.scheduler is not None):
+            raise UserError("--executor dask and --scheduler ADDRESS go together: give both")
+        if self.executor == "dask" and self.max_memory is not None:
+            raise UserError("--max-memory with --executor dask: its workers have --memory-limit")
+        if self.executor == "dask" and self.jobs is not None:
+            raise UserError("--jobs with --executor dask: its workers say how many")
 
     def load_profile(self) -> "Profile":
         """The profile.
@@ -132,6 +171,8 @@ class Grid:
         if searched if kind != "tune" else planned:
             holds = "a search" if searched else "a grid"
             raise UserError(f"--out {results} holds {holds}: give another folder")
+        if kind == "tune":
+            self._refuse_for_search()
         on_gpu = self.device.startswith("cuda")
         return Execution(
             results=results,
@@ -141,7 +182,27 @@ class Grid:
             jobs=self.jobs or (1 if on_gpu else max(1, (os.cpu_count() or 1) // self.threads)),
             command=shlex.join(["run_bench.py", *sys.argv[1:]]),
             found=self.load_profile().found(),
+            limits=self._limits(),
+            retry=bool(self.retry),
+            force=self.force,
+            scheduler=self.scheduler,
         )
+
+    def _limits(self) -> "Limits":
+        """The limits, of which that of the grid begins now."""
+        from bench.limits import Limits
+
+        grid = self.grid_time_limit
+        return Limits(
+            seconds=None if self.time_limit is None else _seconds(self.time_limit),
+            ends=None if grid is None else time.time() + _seconds(grid),
+            memory=self.max_memory,
+        )
+
+    def _refuse_for_search(self) -> None:
+        for name in GRID_ALONE:
+            if getattr(self, name) != getattr(Grid, name):
+                raise UserError(f"--{_dashed(name)} is for grids, a search goes without it")
 
 
 @contextmanager
@@ -167,6 +228,15 @@ def _names(kind: str, given: str, known: Collection[str]) -> list[str]:
         if name not in known:
             raise unknown(kind, name, [*known, "all"], "see run_bench.py list")
     return [name for name in known if name in names or "all" in names]
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
+
+
+def _dashed(name: str) -> str:
+    """An option's name as a user writes it."""
+    return name.replace("_", "-")
 
 
 def _check_folder(results: Path) -> None:

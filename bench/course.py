@@ -42,11 +42,20 @@ class Course:
         return tired or self.trainer.step >= self.trainer.steps
 
     @property
+    def look_is_due(self) -> bool:
+        """Whether these parameters are to be evaluated, and have not been yet."""
+        step = self.trainer.step
+        due = step % self._every == 0 or step == self.trainer.steps
+        return due and (not self.rows or self.rows[-1]["step"] != step)
+
+    @property
     def next_look(self) -> int:
-        """The step of the next evaluation."""
-        trainer = self.trainer
-        every = trainer.settings.evaluate_every * trainer.task.steps_per_epoch
-        return min((trainer.step // every + 1) * every, trainer.steps)
+        """The step of the evaluation after this one."""
+        return min((self.trainer.step // self._every + 1) * self._every, self.trainer.steps)
+
+    @property
+    def _every(self) -> int:
+        return self.trainer.settings.evaluate_every * self.trainer.task.steps_per_epoch
 
     def look(self) -> Row:
         """Evaluate on validation, and keep the parameters if they are the best after a step."""
@@ -80,7 +89,12 @@ class Course:
 
     def save_now_and_then(self) -> None:
         """Save everything, if that was `SAVE_SECONDS` ago."""
-        if self.file is None or time.monotonic() - self._saved < SAVE_SECONDS:
+        if time.monotonic() - self._saved >= SAVE_SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        """Save everything, where there is a file for it."""
+        if self.file is None:
             return
         state = {
             "trainer": self.trainer.state(),
@@ -138,16 +152,19 @@ def train_cell(
         fresh().train(WARM_UP_STEPS)
     trainer = fresh()
     course = Course(trainer, checkpoint)
-    if not course.rows:
-        course.look()
     yield from list(course.rows)
-    while not course.over:
-        following = course.next_look
-        while trainer.step < following:
-            course.save_now_and_then()
-            trainer.train(min(REPORT_EVERY, following - trainer.step))
+    while True:
+        if course.look_is_due:
+            yield course.look()
+        if course.over:
+            break
+        trainer.train(min(REPORT_EVERY, course.next_look - trainer.step))
+        course.save_now_and_then()
+        try:
             report(trainer.step / trainer.steps)
-        yield course.look()
+        except Exception:  # whoever ends a cell here may want it to go on one day
+            course.save()
+            raise
     course.save_now_and_then()  # what follows may take long
     yield from course.conclude()
     finish(trainer)

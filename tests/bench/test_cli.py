@@ -13,6 +13,7 @@ from analysis.load import flatten_hyperparameters, load_gradients, load_results
 from analysis.schema import CIRCUMSTANCES, GRADIENTS, TRAINING
 from bench import runner
 from bench.cells import Planned
+from bench.grid import run_cells
 from bench.profiles import Profile
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
@@ -248,8 +249,8 @@ def test_a_stored_cell_is_not_given_up_for_a_skip(
 ) -> None:
     execution = runner.Execution(tmp_path, "tiny", None, "cpu", jobs=1, command="test")
     cell = cell_of(profile, "ssvae", "none")
-    assert runner.run_cells([Planned(cell, None)], execution)[0].status == "ok"
-    assert runner.run_cells([Planned(cell, "not here")], execution)[0].status == "stored"
+    assert run_cells([Planned(cell, None)], execution)[0].status == "ok"
+    assert run_cells([Planned(cell, "not here")], execution)[0].status == "stored"
     assert len(load_results(tmp_path)) == 3
 
 

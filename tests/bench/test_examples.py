@@ -11,6 +11,7 @@ from bench import runner
 from bench.cells import Cell, Planned
 from bench.course import train_cell
 from bench.examples import examples_of, examples_path, likeliest, write_examples
+from bench.grid import run_cells
 from bench.profiles import Profile
 from bench.store import cell_path
 from bench.training import Trainer
@@ -84,7 +85,7 @@ def cell(profile: Profile) -> Cell:
 
 
 def test_a_cell_leaves_its_examples(execution: runner.Execution, cell: Cell) -> None:
-    runner.run_cells([Planned(cell, None)], execution)
+    run_cells([Planned(cell, None)], execution)
     trainer = Trainer(cell)
     trainer.train(trainer.steps)
     expected = examples_of(trainer)

@@ -1,25 +1,131 @@
-"""Runs that are interrupted, and workers that are killed: nothing that was done is lost."""
+"""Runs that are interrupted or killed, workers that die, full disks: nothing done is lost.
 
+docs/RELIABILITY.md has a line for each.
+"""
+
+import json
 import os
+import resource
+import signal
 import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.load import load_results
-from tests.bench.conftest import started
+from tests.bench.conftest import ROOT, started
+
+FAULTY = """
+import os, signal
+from estimators.registry import register
+from estimators.score_function import ScoreFunction
+
+@register
+class Fail(ScoreFunction):
+    name = "fail"
+
+    def propose(self, q, features, sampler):
+        raise ZeroDivisionError("by nought")
+
+@register
+class Die(ScoreFunction):
+    name = "die"
+
+    def propose(self, q, features, sampler):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tiny: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start grids of the tiny profile in processes that end with the test, and all they started.
+
+    They know estimators whose proposals fail in several ways.
+    """
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    info = tmp_path / "faulty-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[discrete_gradients.estimators]\nfaulty = faulty\n")
+    processes = []
+
+    def begin(*arguments: object, limit: int | None = None) -> subprocess.Popen[str]:
+        def prepare() -> None:
+            if limit is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+        command = [sys.executable, "-m", "tests.bench.grid_process", "--profile", tiny]
+        processes.append(
+            subprocess.Popen(
+                [*map(str, command), *map(str, arguments)],
+                cwd=ROOT,
+                env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                preexec_fn=prepare,
+            )
+        )
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        kill(process)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a run and its workers, as the end of a machine does."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def ended(process: subprocess.Popen[str], code: int = 0) -> dict[str, str]:
+    """The status of each cell that a process has told when it ends, each told once."""
+    written, errors = process.communicate(timeout=300)
+    assert process.returncode == code, errors
+    lines = [json.loads(line) for line in written.splitlines()]
+    told = {line["cell"]: line["status"] for line in lines}
+    assert len(told) == len(lines)
+    return told
+
+
+def wait_for(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def lengthen(tiny: Path, epochs: int) -> None:
+    tiny.write_text(tiny.read_text().replace("epochs = 1", f"epochs = {epochs}"))
+
+
+def cells(out: Path) -> list[Path]:
+    return [*out.glob("cells/*/*/[!.]*.parquet")]
+
+
+def numbers(out: Path) -> pd.DataFrame:
+    """What is the same however often a grid was killed."""
+    index = ["task", "estimator", "seed", "step", "split"]
+    columns = ["status", "loss", "accuracy", "elbo", "decoder_calls", "gradient_norm", "key"]
+    return load_results(out).set_index(index)[columns].sort_index()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interrupted_run_keeps_what_is_done(tiny: Path, tmp_path: Path, jobs: int) -> None:
-    text = tiny.read_text().replace("epochs = 1", "epochs = 40")
-    tiny.write_text(text)
+    lengthen(tiny, 40)
     out = tmp_path / "results"
     with started("--profile", tiny, "--out", out, "--jobs", jobs) as process:
-        deadline = time.monotonic() + 120
-        while len([*out.rglob("*.parquet")]) < 10 and time.monotonic() < deadline:
-            time.sleep(0.2)
+        wait_for(lambda: len(cells(out)) >= 10)
         process.send_signal(2)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -30,13 +136,11 @@ def test_an_interrupted_run_keeps_what_is_done(tiny: Path, tmp_path: Path, jobs:
 
 def test_a_killed_worker_costs_nothing_but_time(tiny: Path, tmp_path: Path) -> None:
     """The cell that it had is run again, alone, and the others go on."""
-    tiny.write_text(tiny.read_text().replace("epochs = 1", "epochs = 20"))
+    lengthen(tiny, 20)
     out = tmp_path / "results"
     arguments = ("--tasks", "ssvae", "--estimators", "sfe,dense,nvil,none", "--seeds", 1)
     with started("--profile", tiny, "--out", out, "--jobs", 2, *arguments) as process:
-        deadline = time.monotonic() + 120
-        while not [*out.glob("running/*")] and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_for(lambda: any(path.name != "grid" for path in out.glob("running/*")))
         workers = subprocess.run(
             ["pgrep", "-P", str(process.pid), "-f", "LokyProcess"], capture_output=True, text=True
         )
@@ -46,3 +150,99 @@ def test_a_killed_worker_costs_nothing_but_time(tiny: Path, tmp_path: Path) -> N
     assert "4 ok" in written
     assert "Traceback" not in errors
     assert set(load_results(out)["estimator"]) == {"sfe", "dense", "nvil", "none"}
+
+
+def test_whatever_happens_every_cell_has_its_outcome(
+    start: Start, tiny: Path, tmp_path: Path
+) -> None:
+    """An exception, a process that dies, a loss that diverges, a training without end, a pair that
+    can't be: and a cell that is well."""
+    tiny.write_text(
+        tiny.read_text()
+        + "[tasks.ssvae.estimators.dense.training]\nlearning_rate = 1e30\nepochs = 5\n"
+        + "[tasks.ssvae.estimators.sfe.training]\nepochs = 1_000_000\n"
+    )
+    out = tmp_path / "results"
+    names = "sfe,fail,die,dense,sparsemap,none"
+    arguments = ("--tasks", "ssvae", "--estimators", names, "--seeds", 1, "--out", out)
+    told = ended(start(*arguments, "--jobs", 2, "--time-limit", "15s"))
+    statuses = {name.split("/")[1]: status for name, status in told.items()}
+    assert statuses == {
+        "sfe": "timeout", "fail": "failed", "die": "failed", "dense": "diverged",
+        "sparsemap": "skipped", "none": "ok",
+    }  # fmt: skip
+    rows = load_results(out).groupby("estimator").last()
+    assert rows["status"].to_dict() == statuses
+    assert rows.loc["sfe", "reason"] == "took more than 15 s (--time-limit)"
+    assert rows.loc["sfe", "step"] > 0
+    assert "by nought (faulty.py:" in rows.loc["fail", "reason"]
+    assert "in propose" in rows.loc["fail", "traceback"]
+    assert "its process was killed" in rows.loc["die", "reason"]
+    assert "at step" in rows.loc["dense", "reason"]
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was(
+    start: Start, tiny: Path, tmp_path: Path
+) -> None:
+    """Workers and all: in the end its numbers are those of a run that was left alone."""
+    lengthen(tiny, 5)
+    grid = ("--tasks", "bitvector", "--estimators", "sfe,nvil,none,rloo", "--seeds", 2)
+    out, whole = tmp_path / "results", tmp_path / "whole"
+    alone = start(*grid, "--out", whole, "--jobs", 1)
+    killed = start(*grid, "--out", out, "--jobs", 2)
+    wait_for(lambda: len(cells(out)) >= 2)
+    kill(killed)
+    done = {path: path.stat().st_mtime_ns for path in cells(out)}
+    told = ended(start(*grid, "--out", out, "--jobs", 1))
+    assert [*told.values()].count("stored") == len(done)
+    assert [*told.values()].count("ok") == 8 - len(done)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in done.items())
+    assert not (out / "running").exists()
+    assert set(ended(alone).values()) == {"ok"}
+    pd.testing.assert_frame_equal(numbers(out), numbers(whole))
+
+
+def test_two_runs_in_one_folder_share_its_cells(start: Start, tiny: Path, tmp_path: Path) -> None:
+    """Both end with all outcomes; each cell is computed by one of them."""
+    lengthen(tiny, 10)
+    out = tmp_path / "results"
+    grid = ("--tasks", "bitvector", "--estimators", "sfe,nvil,none,rloo", "--seeds", 3)
+    both = [start(*grid, "--out", out, "--jobs", 1) for _ in range(2)]
+    one, two = (ended(process) for process in both)
+    assert len(one) == len(two) == 12
+    assert {(one[name], two[name]) for name in one} <= {("ok", "stored"), ("stored", "ok")}
+    assert set(load_results(out)["status"]) == {"ok"}
+    assert not (out / "running").exists()
+
+
+def test_a_run_takes_over_from_one_that_is_killed_beside_it(
+    start: Start, tiny: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "results"
+    endless = "[tasks.bitvector.estimators.sfe.training]\nepochs = 1_000_000\n"
+    tiny.write_text(tiny.read_text() + endless)
+    grid = ("--tasks", "bitvector", "--seeds", 1, "--out", out, "--jobs", 1)
+    first = start(*grid, "--estimators", "sfe")
+    wait_for(lambda: any(path.name != "grid" for path in out.glob("running/*")))
+    second = start(*grid, "--estimators", "sfe,none", "--time-limit", "10s")
+    wait_for(lambda: len(cells(out)) == 1)  # and so the second has left the other to the first
+    kill(first)
+    told = ended(second)
+    assert told == {"bitvector/none/0": "ok", "bitvector/sfe/0": "timeout"}
+
+
+def test_a_full_disk_ends_a_run_in_a_line_and_leaves_no_half_file(
+    start: Start, tmp_path: Path
+) -> None:
+    """Files may not grow beyond some size, which is an error of the same kind."""
+    out = tmp_path / "results"
+    grid = ("--tasks", "ssvae", "--estimators", "none,sfe", "--seeds", 1, "--out", out)
+    process = start(*grid, "--jobs", 2, limit=4096)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].endswith(
+        "can't be stored: file too large: mend that, and run the same command"
+    )
+    assert "Traceback" not in errors
+    assert not [path for path in out.glob("cells/**/*") if path.is_file()]
+    assert set(ended(start(*grid, "--jobs", 1)).values()) == {"ok"}

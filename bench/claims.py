@@ -1,0 +1,109 @@
+"""Who runs a cell: whoever holds the lock of its file, so that several runs may share a folder.
+
+    <results>/running/<key>        the share of the cell that is done, as text
+
+The system frees a lock with the process that has it, however that ends. So nothing is ever taken
+for running that isn't, and no clock is read. A file without a lock is what a killed process left.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+REPORT_SECONDS = 0.3
+"""Least time between two looks at the progress of a cell."""
+
+Report = Callable[[float], None]
+"""Told of the share of a cell that is done, in [0, 1]."""
+
+
+@contextmanager
+def claimed(path: Path, wait: bool = False) -> Iterator[Report | None]:
+    """Hold a claim, unless another process or thread has it: None then.
+
+    Args:
+        path: the claim's file, which is removed at the end.
+        wait: until the other lets go.
+    """
+    file = _lock(path, wait)
+    if file is None:
+        yield None
+        return
+    try:
+        yield _reporter(file)
+    finally:
+        path.unlink(missing_ok=True)  # before the lock goes, so that nobody else's is removed
+        os.close(file)
+
+
+def is_claimed(path: Path) -> bool:
+    """Whether a process that is alive holds a claim."""
+    return _state(path) == "held"
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether the process that held a claim has died of it."""
+    return _state(path) == "left"
+
+
+def sweep(folder: Path) -> None:
+    """Remove the claims that dead processes left."""
+    for path in folder.glob("*"):
+        with claimed(path):
+            pass
+
+
+def _state(path: Path) -> str | None:
+    try:
+        file = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "held"
+    except OSError:  # as in `_lock`
+        pass
+    finally:
+        os.close(file)
+    return "left"
+
+
+def _lock(path: Path, wait: bool) -> int | None:
+    """An open file with its lock, made if it is not there; None if another has it."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # another run ended just now, and removed the folder
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(file)
+            return None
+        except OSError:  # a file system without locks: as if there were no other run
+            return file
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        os.close(file)  # who had it has removed it meanwhile: others would not see this lock
+
+
+def _reporter(file: int) -> Report:
+    """Write the share done into a claim's file, a few times a second at most."""
+    last = -REPORT_SECONDS
+
+    def report(share: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= REPORT_SECONDS:
+            with suppress(OSError):  # progress is worth no failure
+                os.pwrite(file, f"{share:.4f}".encode(), 0)  # always as long: never half written
+            last = now
+
+    report(0.0)
+    return report

@@ -1,0 +1,138 @@
+"""Runs a grid: every cell that is asked for comes to one outcome, whatever dies meanwhile."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from joblib import Parallel, delayed
+
+from bench.cells import Cell, Planned
+from bench.claims import Report, claimed, is_claimed, sweep
+from bench.executors import Done, Todo, run_here, run_on_dask, stored_outcome
+from bench.gradient_cell import checkpoints, model_of
+from bench.limits import in_time
+from bench.runner import (
+    CHECKPOINTS,
+    MODELS,
+    NOT_BEGUN,
+    Clock,
+    Execution,
+    Outcome,
+    progress_file,
+    store_outcome,
+)
+from bench.store import note_grid, stored_end, stored_stamp
+from bench.warm_start import warm_start, warm_start_of
+
+Train = Callable[[Cell, Path, Path | None, str, Report], object]
+"""Trains a model that a cell starts from, and keeps it in a folder."""
+
+POLL_SECONDS = 1.0
+"""Between two looks at cells that another run is at."""
+
+
+def run_cells(
+    planned: Sequence[Planned], execution: Execution, done: Done = lambda outcome: None
+) -> list[Outcome]:
+    """Run what is not stored yet and return an outcome for every cell, in no fixed order.
+
+    Several processes may do so in one folder at a time: what one of them runs the others wait for.
+
+    Args:
+        planned: the cells of the grid.
+        execution: how to run them.
+        done: called with each outcome as it comes.
+    Raises:
+        UserError: an outcome can't be stored, or the cluster can't be reached.
+    """
+    outcomes: dict[str, Outcome] = {}
+
+    def finish(outcome: Outcome) -> None:
+        outcomes[outcome.cell.key] = outcome
+        done(outcome)
+
+    running = execution.results / "running"
+    sweep(running)
+    with claimed(running / "grid", wait=True):
+        note_grid(execution.results, [item.cell for item in planned], execution.command)
+    todo = []
+    for item in planned:
+        seen, outcome = stored_stamp(execution.results, item.cell), _without_run(item, execution)
+        if outcome is None:
+            todo.append(Todo(item.cell, seen))
+        else:
+            finish(outcome)
+    if execution.scheduler is None:
+        _train_models([one.cell for one in todo], execution)
+    _run_all(todo, execution, outcomes, finish)
+    for folder in (running, execution.results / CHECKPOINTS):
+        with suppress(OSError):  # not there, or another run's
+            folder.rmdir()
+    return [*outcomes.values()]
+
+
+def _without_run(item: Planned, execution: Execution) -> Outcome | None:
+    """The outcome of a cell that is not to be run; None if it is."""
+    stored = stored_end(execution.results, item.cell)
+    if stored is not None and stored.status == "ok":
+        if execution.force and item.skip is None:
+            return None
+        return stored_outcome(item.cell, *stored)
+    if item.skip is not None:
+        outcome = Outcome(item.cell, "skipped", item.skip)
+        if stored is None or stored.status != "skipped":
+            store_outcome(outcome, [], execution, 0, Clock())
+        return outcome
+    if stored is None or stored.status == "skipped" or execution.retry or execution.force:
+        return None
+    return stored_outcome(item.cell, *stored)
+
+
+def _run_all(
+    todo: Sequence[Todo], execution: Execution, outcomes: dict[str, Outcome], finish: Done
+) -> None:
+    """Run cells until `outcomes`, which `finish` fills, has them all."""
+    run = run_here if execution.scheduler is None else run_on_dask
+    while todo:
+        free = [o for o in todo if not is_claimed(progress_file(execution.results, o.cell))]
+        if free:
+            run(free, execution, finish)
+        elif execution.limits.over():
+            for one in todo:
+                finish(Outcome(one.cell, "timeout", NOT_BEGUN))
+        else:
+            time.sleep(POLL_SECONDS)
+        # What is left is with another run, or had no chance: a worker died, and its pool with it.
+        todo = [one for one in todo if one.cell.key not in outcomes]
+
+
+def _train_models(cells: Sequence[Cell], execution: Execution) -> None:
+    """Train what several cells start from, each once: warm starts, and then the models that
+    gradients are measured of, whose gradients are enumerated.
+
+    What goes wrong is left to the cells, which train a model that is not there, and tell.
+    """
+    trained = [cell if cell.gradients is None else model_of(cell) for cell in cells]
+    starts = {start.key: cell for cell in trained if (start := warm_start_of(cell))}
+    models = {model_of(cell).key: cell for cell in cells if cell.gradients is not None}
+    pool = Parallel(n_jobs=execution.jobs, batch_size=1)
+    with suppress(BrokenProcessPool):
+        pool(delayed(_train_model)(warm_start, cell, execution) for cell in starts.values())
+        pool(delayed(_train_model)(checkpoints, cell, execution) for cell in models.values())
+
+
+def _train_model(train: Train, cell: Cell, execution: Execution) -> None:
+    torch.set_num_threads(cell.threads)
+    folder = execution.results / MODELS
+    grid_alone = replace(execution.limits, seconds=None)
+    with (
+        suppress(Exception),
+        claimed(progress_file(execution.results, cell), wait=True) as report,
+        in_time(grid_alone),
+    ):
+        assert report is not None
+        train(cell, folder, execution.data_dir, execution.device, report)
