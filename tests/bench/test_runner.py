@@ -124,7 +124,7 @@ def test_a_cell_is_stopped_after_its_time_and_keeps_its_rows(
 ) -> None:
     """Also one that hangs."""
 
-    def endless(*arguments: object) -> Iterator[Row]:
+    def endless(*arguments: object, **named: object) -> Iterator[Row]:
         report = arguments[3]
         assert callable(report)
         yield {"step": 0, "split": "validation"}
@@ -176,7 +176,7 @@ def test_what_a_grid_has_no_time_for_is_told_and_left_to_the_next_run(
 def test_a_cell_that_takes_too_much_memory_fails_and_says_why(
     cell: Cell, execution: runner.Execution, working: Callable[[Work], None]
 ) -> None:
-    def greedy(*arguments: object) -> Iterator[Row]:
+    def greedy(*arguments: object, **named: object) -> Iterator[Row]:
         yield {"step": 0}
         torch.ones(2**32)
 
@@ -208,7 +208,7 @@ def test_a_cell_that_another_run_is_at_is_waited_for(
         claim.__exit__(None, None, None)
 
     monkeypatch.setattr(grid.time, "sleep", the_other_ends)
-    working(lambda cell, *arguments: real(cell, *arguments))
+    working(lambda cell, *arguments, **named: real(cell, *arguments, **named))
     outcomes = run_cells(
         [Planned(cell, None), Planned(free, None)], execution, lambda o: seen.append(o.cell.name)
     )
