@@ -93,8 +93,8 @@ def stored_end(results: Path, cell: Cell) -> StoredEnd | None:
     """How a stored cell ended; None if it is not there or can't be read."""
     try:
         with cell_path(results, cell).open("rb") as file:
-            rows = pq.ParquetFile(file).read(columns=list(StoredEnd._fields)).to_pylist()
-        return StoredEnd(**rows[-1])
+            columns = pq.ParquetFile(file).read(list(StoredEnd._fields), use_threads=False)
+        return StoredEnd(**columns.to_pylist()[-1])
     except (OSError, pa.ArrowInvalid, TypeError, IndexError):
         return None
 
