@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 REFERENCE := .venv-lp-sparsemap
 
-.PHONY: bench test lint lp-sparsemap claims bench-mappings bench-steps clean
+.PHONY: bench test lint lp-sparsemap claims bench-mappings bench-steps bench-runner clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py --tasks all --estimators all
@@ -48,6 +48,9 @@ bench-mappings: $(READY)
 
 bench-steps: $(READY)
 	$(BIN)/python -m tests.perf.steps
+
+bench-runner: $(READY)
+	$(BIN)/python -m tests.perf.runner
 
 clean:
 	rm -rf .venv $(REFERENCE)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Cell:
     """Where that is what the cell is for: how to measure gradients ("settings"), on which model
     ("model"), and the setting of the estimator that was turned, if one was ("knob")."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """A hash of the fields above and of the version of the numerics; 16 hexadecimal digits.
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.schema import GRADIENTS, REQUIRED, TRAINING, Kind
-from analysis.stored import GRID, TABLE, Asked, ResultsError, read_cell, read_cells, read_grid
+from analysis.stored import GRID, TABLE, Asked, read_cells, read_grid
 from bench.files import written_whole
 from bench.numerics import NUMERICS
 
@@ -51,16 +51,17 @@ class StoredEnd(NamedTuple):
 
     status: str
     reason: str | None
-    traceback: str | None
+    traceback: str | None = None
 
 
 def stored_end(results: Path, cell: "Cell") -> StoredEnd | None:
     """How a stored cell ended; None if it is not there or can't be read."""
     try:
-        rows = read_cell(cell_path(results, cell))
-    except ResultsError:
+        with cell_path(results, cell).open("rb") as file:
+            columns = pq.ParquetFile(file).read(list(StoredEnd._fields), use_threads=False)
+        return StoredEnd(**columns.to_pylist()[-1])
+    except (OSError, pa.ArrowInvalid, TypeError, IndexError):
         return None
-    return StoredEnd(*(rows[name][-1].as_py() for name in StoredEnd._fields))
 
 
 def stored_status(results: Path, cell: "Cell") -> str | None:

@@ -1,0 +1,96 @@
+"""Options of a run as a user writes them, and what is refused."""
+
+import time
+from pathlib import Path
+
+import pytest
+from cyclopts import App
+
+from bench.cli_options import Grid
+from bench.errors import UserError
+from bench.runner import Execution
+from tests.bench.conftest import Here
+
+
+def execution(out: Path, *options: object) -> Execution:
+    """How these options have cells run."""
+    app = App()
+
+    def found(*, grid: Grid = Grid()) -> Execution:  # noqa: B008
+        grid.check()
+        return grid.execution("training")
+
+    app.default(found)
+    words = [*map(str, options), "--out", str(out)]
+    return app(words, exit_on_error=False, result_action="return_value")  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1.5", 1.5), ("90s", 90), ("10m", 600), ("1h30m", 5400)]
+)
+def test_times_are_seconds_or_have_units(tmp_path: Path, text: str, seconds: float) -> None:
+    before = time.time()
+    limits = execution(tmp_path, "--time-limit", text, "--grid-time-limit", text).limits
+    assert limits.seconds == seconds
+    assert limits.ends is not None
+    assert before <= limits.ends - seconds <= time.time()
+
+
+@pytest.mark.parametrize(("text", "size"), [("2G", 2e9), ("512MiB", 2**29), ("3000", 3000)])
+def test_memory_has_units(tmp_path: Path, text: str, size: int) -> None:
+    assert execution(tmp_path, "--max-memory", text).limits.memory == size
+
+
+def test_nothing_is_limited_and_failures_are_retried_by_default(tmp_path: Path) -> None:
+    found = execution(tmp_path)
+    assert found.limits.left() is None
+    assert found.limits.memory is None
+    assert (found.retry, found.force, found.scheduler) == (True, False, None)
+    found = execution(tmp_path, "--retry", 0, "--force")
+    assert (found.retry, found.force) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--time-limit", "0"), "--time-limit 0.0: give more than 0"),
+        (("--time-limit", "inf"), "--time-limit inf: give more than 0"),
+        (("--time-limit", "nan"), "--time-limit nan: give more than 0"),
+        (("--grid-time-limit", "-5"), "--grid-time-limit -5.0: give more than 0"),
+        (("--max-memory", "0"), "--max-memory 0: give more than 0"),
+        (("--executor", "dask"), "--executor dask and --scheduler ADDRESS go together"),
+        (("--scheduler", "tcp://host:1"), "--executor dask and --scheduler ADDRESS go together"),
+        (("--executor", "dask", "--scheduler", "a", "--max-memory", "2G"), "--max-memory with"),
+        (("--executor", "dask", "--scheduler", "a", "--jobs", "2"), "--jobs with"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        execution(tmp_path, *options)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--time-limit", "soon"), ("--max-memory", "2 bananas"), ("--retry", "2")],
+)
+def test_what_cannot_be_read_is_told_in_a_line(
+    here: Here, tmp_path: Path, option: tuple[str, str]
+) -> None:
+    done = here("--out", tmp_path, *option)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert option[0] in done.stderr
+    assert option[1] in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--retry", 0), ("--force",), ("--grid-time-limit", "1h")],
+)
+def test_a_search_refuses_what_is_for_grids(
+    here: Here, tmp_path: Path, option: tuple[object, ...]
+) -> None:
+    done = here("tune", "--task", "ssvae", "--out", tmp_path, *option)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {option[0]} is for grids, a search goes without it\n"
