@@ -123,6 +123,28 @@ def list_() -> int:
 
 
 @app.command
+def status(results: Path, /) -> int:
+    """Show what is done, stale, failed and missing in a results folder, and what runs.
+
+    It reads files alone, and ends with the command that goes on. Exits with 0 if all that was asked
+    for is there and well, else with 1.
+
+    Parameters
+    ----------
+    results
+        The folder that `--out` named.
+    """
+    from rich.console import Console
+
+    from bench.status import print_status, status_of
+
+    with results_errors():
+        found = status_of(results)
+    print_status(found, Console())
+    return int(bool(found.open))
+
+
+@app.command
 def report(results: Path, /, *, baseline: str | None = None, against: Path | None = None) -> int:
     """Write the tables, figures and HTML page of a results folder into it.
 
