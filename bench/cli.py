@@ -3,9 +3,9 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from bench.cli_options import Grid, results_errors
 from bench.cli_output import Output
@@ -141,6 +141,39 @@ def status(results: Path, /) -> int:
     with results_errors():
         found = status_of(results)
     print_status(found, Console())
+    return int(bool(found.open))
+
+
+@app.command
+def merge(*results: Path, out: Annotated[Path, Parameter(alias="-o")]) -> int:
+    """Join results folders, from several machines say, into one.
+
+    Cells that are in several must have the same numbers. One that is ok counts before one that
+    failed. Exits with 1 if any cell that was asked for is not there, or not well.
+
+    Parameters
+    ----------
+    results
+        Folders that `--out` named, two or more.
+    out
+        The folder to write: a new one, or that of the same merge before.
+    """
+    from rich.console import Console
+
+    from bench.ending import report_on
+    from bench.merge import merge_folders
+    from bench.printing import print_line
+    from bench.status import print_status, status_of
+
+    console = Console()
+    with results_errors():
+        merged = merge_folders(results, out)
+        for line in merged.lines():
+            print_line(console, line)
+        written = report_on(out, merged.kind, console=None)
+        found = status_of(out)
+    print_status(found, console)
+    print_line(console, f"tables and figures: {written}")
     return int(bool(found.open))
 
 
