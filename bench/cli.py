@@ -178,6 +178,28 @@ def merge(*results: Path, out: Annotated[Path, Parameter(alias="-o")]) -> int:
 
 
 @app.command
+def env(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """Show what every row says of where it was made: commit, versions, machine.
+
+    Parameters
+    ----------
+    json
+        As JSON, for machines.
+    """
+    from json import dumps
+
+    from bench.provenance import environment
+
+    found = environment()
+    if json:
+        print(dumps(found))
+        return 0
+    for name, value in found.items():
+        print(f"{name:12}  {_plain(value)}")
+    return 0
+
+
+@app.command
 def report(results: Path, /, *, baseline: str | None = None, against: Path | None = None) -> int:
     """Write the tables, figures and HTML page of a results folder into it.
 
@@ -256,3 +278,12 @@ def _run(
     with results_errors():
         written = report_on(execution.results, kind, None if output.quiet else console)
     return conclude(outcomes, execution.results, written, output, console)
+
+
+def _plain(value: object) -> str:
+    """A value of the environment as a person reads it."""
+    if value is None:
+        return "unknown, or not installed"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)
