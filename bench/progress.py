@@ -83,7 +83,7 @@ class Tally:
                 return None
             try:
                 seconds: float | None = last_row(self._results, outcome.cell)["wall_seconds"]
-            except ResultsError:  # damaged since
+            except ResultsError:  # nothing was stored of it, or it is damaged since
                 return None
             if seconds is not None and outcome.status in WELL:
                 pair = outcome.cell.task, outcome.cell.estimator

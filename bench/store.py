@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.schema import GRADIENTS, REQUIRED, TRAINING, Kind
-from analysis.stored import GRID, TABLE, Asked, ResultsError, read_cell, read_cells, read_grid
+from analysis.stored import GRID, TABLE, Asked, ResultsError, read_cells, read_grid, rows_of_cell
 from bench.files import written_whole
 from bench.numerics import NUMERICS
 
@@ -48,7 +48,7 @@ def write_cell(results: Path, cell: "Cell", rows: Iterable[dict[str, Any]]) -> N
 def stored_status(results: Path, cell: "Cell") -> str | None:
     """The status of a stored cell; None if it is not there or can't be read."""
     try:
-        return str(read_cell(cell_path(results, cell))["status"][-1].as_py())
+        return str(rows_of_cell(cell_path(results, cell))["status"][-1].as_py())
     except ResultsError:
         return None
 
@@ -57,10 +57,10 @@ def last_row(results: Path, cell: "Cell") -> dict[str, Any]:
     """The last row of a stored cell.
 
     Raises:
-        OSError: it is not there.
+        ResultsError: it is not there, or can't be read.
     """
-    with cell_path(results, cell).open("rb") as file:
-        row: dict[str, Any] = pq.read_table(file).to_pylist()[-1]
+    table = rows_of_cell(cell_path(results, cell))
+    row: dict[str, Any] = table.slice(len(table) - 1).to_pylist()[0]
     return row
 
 

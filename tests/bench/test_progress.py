@@ -93,6 +93,14 @@ def test_a_file_that_is_half_written_is_not_shown(execution: Execution, cells: l
     assert Tally(cells, execution).running() == {}
 
 
+def test_an_outcome_that_is_not_stored_took_no_time_that_is_known(
+    execution: Execution, cells: list[Cell]
+) -> None:
+    tally = Tally(cells, execution)
+    assert tally.add(Outcome(cells[0], "timeout", "not begun")) is None
+    assert tally.ended == 1
+
+
 def told(execution: Execution, cells: list[Cell], output: Output, terminal: bool = False) -> str:
     """What is printed of three outcomes."""
     file = io.StringIO()
