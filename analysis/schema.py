@@ -105,6 +105,19 @@ GRADIENTS = Kind(
 )
 
 
+SEARCH = pa.schema(
+    [(name, pa.string()) for name in (
+        "study", "task", "estimator", "state", "reason", "objectives", "values", "parameters",
+        "metrics", "space", "keys", "started", "profile", "dataset", "sampler", "pruner",
+        "machine", "commit", "torch", "python", "command",
+    )]
+    + [(name, pa.int64()) for name in ("schema_version", "place", "seeds")]
+    + [(name, pa.float64()) for name in ("value", "seconds", "train_seconds")]
+    + [(name, pa.bool_()) for name in ("less_is_better", "dirty")]
+)  # fmt: skip
+"""Of a search: a row for each trial; what is no plain column is JSON. See results/README.md."""
+
+
 def kind_with(columns: Collection[str]) -> Kind:
     """The kind of rows that have these columns."""
     return GRADIENTS if "group" in columns else TRAINING

@@ -26,7 +26,7 @@ from optuna.distributions import (
 )
 
 from analysis.figures import SUFFIXES, save_row
-from analysis.schema import SEARCH_VERSION
+from analysis.schema import SEARCH, SEARCH_VERSION
 from analysis.scores import LESS_IS_BETTER
 from analysis.stored import TRIALS, ResultsError
 from analysis.style import STYLE, colour, linestyle, marker
@@ -42,12 +42,15 @@ def load_trials(folder: Path) -> pd.DataFrame:
     path = folder / TRIALS
     try:
         with path.open("rb") as file:
-            table: pd.DataFrame = pq.read_table(file).to_pandas()
-        version = set(table["schema_version"])
+            rows = pq.read_table(file)
+        version = {*rows["schema_version"].to_pylist()}
     except (pa.ArrowException, OSError, KeyError) as error:
         raise ResultsError(f"{path} can't be read: run run_bench.py tune again") from error
     if version - {SEARCH_VERSION}:
         raise ResultsError(f"{path} has schema {version}, this is {SEARCH_VERSION}: tune again")
+    if not rows.schema.equals(SEARCH):
+        raise ResultsError(f"{path} has other columns than a search's: run run_bench.py tune again")
+    table: pd.DataFrame = rows.to_pandas()
     for name in ("objectives", "values", "parameters", "metrics", "space", "keys"):
         table[name] = table[name].map(json.loads)
     return table.sort_values(["task", "estimator", "place"], ignore_index=True)

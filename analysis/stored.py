@@ -4,7 +4,7 @@ Without pandas, which takes longer to import than all of this takes.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from analysis.schema import PARTITIONS, REQUIRED, Kind, kind_with
+from analysis.schema import PARTITIONS, REQUIRED, kind_with
 
 _HERE = fs.LocalFileSystem()  # else pyarrow takes the path "a:b" for an address
 
@@ -40,6 +40,10 @@ class ResultsError(Exception):
     """A results folder that can't be read; the message is one line."""
 
 
+class OtherSchemaError(ResultsError):
+    """A file of a schema that can't be read."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """A cell that a results folder was asked for."""
@@ -53,10 +57,10 @@ class Asked:
     command: str = ""
     """The command line that asked for it; empty in folders of earlier versions."""
 
-    @property
-    def estimator(self) -> str:
-        """From the name."""
-        return self.cell.split("/")[1]
+    def __post_init__(self) -> None:
+        """Raises ValueError where a file holds anything else."""
+        if not all(isinstance(part, str) for part in astuple(self)) or self.cell.count("/") < 2:
+            raise ValueError(f"no cell: {self}")
 
 
 def read_grid(folder: Path) -> list[Asked]:
@@ -135,14 +139,25 @@ def read_cell(file: Path) -> pa.Table:
     Raises:
         ResultsError: it is damaged, of another schema, or no cell's.
     """
-    table = _read(file)
-    for name, folder in zip(PARTITIONS, (file.parent.parent, file.parent), strict=True):
-        value = folder.name.removeprefix(f"{name}=")
-        table = table.append_column(name, pa.array([value] * len(table), pa.string()))
-    table = _checked(table, file)
+    table = rows_of_cell(file)
+    for name, value in zip(PARTITIONS, partitions(file), strict=True):
+        table = table.append_column(name, pa.repeat(value, len(table)))
+    return table
+
+
+def rows_of_cell(file: Path) -> pa.Table:
+    """The same without columns task and estimator, whose values pyarrow can't make without
+    importing pandas."""
+    table = _checked(_read(file), file, in_path=True)
     if pc.unique(table["key"]).to_pylist() != [file.stem]:
         raise ResultsError(f"{file} holds another cell than its name says: move it elsewhere")
     return table
+
+
+def partitions(file: Path) -> tuple[str, str]:
+    """Task and estimator of a cell, from the path of its file."""
+    task, estimator = (part.partition("=")[2] for part in file.parts[-3:-1])
+    return task, estimator
 
 
 def read_table(file: Path) -> pa.Table:
@@ -151,7 +166,7 @@ def read_table(file: Path) -> pa.Table:
     Raises:
         ResultsError: it is damaged, of another schema, or not of ours.
     """
-    return _checked(_read(file), file)
+    return _checked(_read(file), file, in_path=False)
 
 
 def _read(file: Path) -> pa.Table:
@@ -162,11 +177,16 @@ def _read(file: Path) -> pa.Table:
         raise ResultsError(f"{file} {reason}") from error
 
 
-def _checked(table: pa.Table, file: Path) -> pa.Table:
+def _checked(table: pa.Table, file: Path, in_path: bool) -> pa.Table:
     """The rows in the present schema, after a look at every column.
 
+    Args:
+        table: as it is stored.
+        file: where.
+        in_path: whether task and estimator stand in its path.
     Raises:
-        ResultsError: they are of another schema, or their columns are not what it says.
+        OtherSchemaError: they are of one that can't be read.
+        ResultsError: their columns are not what it says.
     """
     place = table.schema.get_field_index("schema_version")
     if place < 0 or table.schema.types[place] != pa.int64():
@@ -175,26 +195,27 @@ def _checked(table: pa.Table, file: Path) -> pa.Table:
     versions = pc.unique(table["schema_version"].drop_null()).to_pylist()
     missing = kind.missing(versions[0]) if len(versions) == 1 else None
     if missing is None:
-        raise ResultsError(
+        raise OtherSchemaError(
             f"{file} has results of schema {', '.join(map(str, versions)) or 'none'}, this is "
             f"{kind.version}: read them with the commit that wrote them, or give another --out"
         )
     for name in missing:
         table = table.append_column(name, pa.nulls(len(table), kind.whole.field(name).type))
-    wrong = _wrong(table, kind)
+    columns = kind.columns if in_path else kind.whole
+    wrong = _wrong(table, columns)
     if wrong is not None:
         raise ResultsError(f"{file} {wrong}: move it elsewhere, and run the same command")
     if missing:
-        present = pa.array([kind.version] * len(table), pa.int64())
+        present = pa.repeat(kind.version, len(table))
         table = table.set_column(place, "schema_version", present)
-    return table.select(kind.whole.names)
+    return table.select(columns.names)
 
 
-def _wrong(table: pa.Table, kind: Kind) -> str | None:
-    """What keeps a table from having the columns of its kind; None if nothing does."""
-    if not table.schema.equals(kind.whole):  # in this order too: else a look at each
+def _wrong(table: pa.Table, columns: pa.Schema) -> str | None:
+    """What keeps a table from having these columns; None if nothing does."""
+    if not table.schema.equals(columns):  # in this order too: else a look at each
         types = dict(zip(table.column_names, table.schema.types, strict=True))
-        for field in kind.whole:
+        for field in columns:
             found = types.pop(field.name, None)
             if found is None:
                 return f"has no column {field.name}"

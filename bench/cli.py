@@ -2,23 +2,22 @@
 
 import os
 import sys
-from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from bench.cli_options import Grid, results_errors
+from bench.cli_output import Output
 from bench.cli_tune import Tuning
-from bench.errors import UserError
+from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from bench.cells import Planned
-    from bench.runner import Execution, Outcome
+    from bench.runner import Execution
 
 DEFAULT_GRID = Grid()
+DEFAULT_OUTPUT = Output()
 DEFAULT_TUNING = Tuning()
 
 app = App(
@@ -30,33 +29,21 @@ app = App(
 
 
 @app.default
-def run(*, grid: Grid = DEFAULT_GRID) -> int:
+def run(*, grid: Grid = DEFAULT_GRID, output: Output = DEFAULT_OUTPUT) -> int:
     """Train and evaluate every task with every estimator.
 
     Cells that are stored already are not run again. Exits with 1 if any cell failed.
     """
-    from rich.console import Console
-
-    from analysis.load import load_results
-    from analysis.report import write_report
-    from analysis.tables import summary
-    from bench.listing import print_frames
-    from bench.store import compact
-
     grid.check()
+    output.check()
     planned = grid.plan(grid.load_profile())
-    execution = grid.execution("training")
-    console = Console()
-    outcomes = _run(planned, execution, console)
-    with results_errors():
-        compact(execution.results)
-        written = write_report(execution.results)
-        print_frames(load_results(execution.results), summary, console)
-    return _conclude(outcomes, written[0], console)
+    return _run(planned, grid.execution("training"), "training", output)
 
 
 @app.command
-def gradients(*, grid: Grid = DEFAULT_GRID, trained_by: str = "dense") -> int:
+def gradients(
+    *, grid: Grid = DEFAULT_GRID, output: Output = DEFAULT_OUTPUT, trained_by: str = "dense"
+) -> int:
     """Measure bias, variance and cost of every estimator's gradient, against the exact one.
 
     Models are trained by one estimator, and measured at some points of their training. Cells that
@@ -67,31 +54,23 @@ def gradients(*, grid: Grid = DEFAULT_GRID, trained_by: str = "dense") -> int:
     trained_by
         The estimator that the models are trained by.
     """
-    from rich.console import Console
-
-    from analysis.gradient_rows import pooled
-    from analysis.gradients import quality_table, write_gradient_report
-    from analysis.load import load_gradients
     from bench.gradient_plan import plan_gradients
-    from bench.listing import print_frames
-    from bench.store import compact
 
     grid.check()
+    output.check()
     profile = grid.load_profile()
     models = grid.plan(profile, trained_by)
     planned = plan_gradients(grid.plan(profile), models, profile, grid.data_dir)
-    execution = grid.execution("gradients")
-    console = Console()
-    outcomes = _run(planned, execution, console)
-    with results_errors():
-        compact(execution.results)
-        written = write_gradient_report(execution.results)
-        print_frames(pooled(load_gradients(execution.results)), quality_table, console)
-    return _conclude(outcomes, written[0], console)
+    return _run(planned, grid.execution("gradients"), "gradients", output)
 
 
 @app.command
-def tune(*, grid: Grid = DEFAULT_GRID, tuning: Tuning = DEFAULT_TUNING) -> int:
+def tune(
+    *,
+    grid: Grid = DEFAULT_GRID,
+    tuning: Tuning = DEFAULT_TUNING,
+    output: Output = DEFAULT_OUTPUT,
+) -> int:
     """Search hyper-parameters: a study with an equal budget for each task and estimator.
 
     Trials are judged by validation data, at seeds (--seeds of them a trial, 1 by default) that the
@@ -99,34 +78,36 @@ def tune(*, grid: Grid = DEFAULT_GRID, tuning: Tuning = DEFAULT_TUNING) -> int:
     may share a folder or a database. The best settings become a profile: --profile FOLDER/best.toml
     runs the grid with them.
     """
-    from rich.console import Console
-
     from analysis.search import load_trials, sensitivity, write_search_report
     from bench.cli_tune import shown
-    from bench.listing import print_frames
+    from bench.printing import print_frames, print_line
     from bench.search_results import write_results
     from bench.tuning import run_search
 
     grid.check()
     tuning.check()
+    output.check()
     search = tuning.search(grid.seeds or 1)
     execution = grid.execution("tune")
     plans = tuning.studies(grid, execution)
-    console = Console()
+    console = output.console()
     # What is wrong with a stored study is better known before anything runs.
     studies = [plan.open(search, execution) for plan in plans]
     dead = sum(study.bury() for study in studies)
     if dead:
         console.print(f"trials whose process has died, to be run again: {dead}")
-    with shown(studies, search.budget.trials, console) as done:
+    with shown(studies, search.budget.trials, output, console) as done:
         run_search(plans, search, execution, done)
     best = write_results(search.storage, execution, grid.load_profile())
     with results_errors():
         written = write_search_report(execution.results)
         trials = load_trials(execution.results)
-        print_frames(trials, sensitivity, console)
-    console.print(f"tables and figures: {written[0]}", soft_wrap=True)
-    console.print(f"the best settings: --profile {best}", soft_wrap=True)
+        if not output.quiet:
+            print_frames(trials, sensitivity, console)
+    counts = trials["state"].value_counts().to_dict()
+    output.emit("end", counts=counts, report=str(written[0]), best=str(best))
+    print_line(console, f"tables and figures: {written[0]}")
+    print_line(console, f"the best settings: --profile {best}")
     return int(trials["value"].notna().groupby(trials["study"]).any().eq(False).any())
 
 
@@ -138,6 +119,83 @@ def list_() -> int:
     from bench.listing import print_listing
 
     print_listing(Console())
+    return 0
+
+
+@app.command
+def status(results: Path, /) -> int:
+    """Show what is done, stale, failed and missing in a results folder, and what runs.
+
+    It reads files alone, and ends with the command that goes on. Exits with 0 if all that was asked
+    for is there and well, else with 1.
+
+    Parameters
+    ----------
+    results
+        The folder that `--out` named.
+    """
+    from rich.console import Console
+
+    from bench.status import print_status, status_of
+
+    with results_errors():
+        found = status_of(results)
+    print_status(found, Console())
+    return int(bool(found.open))
+
+
+@app.command
+def merge(*results: Path, out: Annotated[Path, Parameter(alias="-o")]) -> int:
+    """Join results folders, from several machines say, into one.
+
+    Cells that are in several must have the same numbers. One that is ok counts before one that
+    failed. Exits with 1 if any cell that was asked for is not there, or not well.
+
+    Parameters
+    ----------
+    results
+        Folders that `--out` named, two or more.
+    out
+        The folder to write: a new one, or that of the same merge before.
+    """
+    from rich.console import Console
+
+    from bench.ending import report_on
+    from bench.merge import merge_folders
+    from bench.printing import print_line
+    from bench.status import print_status, status_of
+
+    console = Console()
+    with results_errors():
+        merged = merge_folders(results, out)
+        for line in merged.lines():
+            print_line(console, line)
+        written = report_on(out, merged.kind, console=None)
+        found = status_of(out)
+    print_status(found, console)
+    print_line(console, f"tables and figures: {written}")
+    return int(bool(found.open))
+
+
+@app.command
+def env(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """Show what every row says of where it was made: commit, versions, machine.
+
+    Parameters
+    ----------
+    json
+        As JSON, for machines.
+    """
+    from json import dumps
+
+    from bench.provenance import environment
+
+    found = environment()
+    if json:
+        print(dumps(found))
+        return 0
+    for name, value in found.items():
+        print(f"{name:12}  {_plain(value)}")
     return 0
 
 
@@ -154,6 +212,7 @@ def report(results: Path, /, *, baseline: str | None = None, against: Path | Non
     against
         Another results folder: every estimator is compared with itself there, seed by seed.
     """
+    from analysis.comparisons import UnknownBaselineError
     from analysis.gradients import write_gradient_report
     from analysis.report import write_report
     from analysis.search import write_search_report
@@ -162,7 +221,10 @@ def report(results: Path, /, *, baseline: str | None = None, against: Path | Non
     with results_errors():
         kind = kind_of(results)
         if kind == "training":
-            written = write_report(results, baseline, against)
+            try:
+                written = write_report(results, baseline, against)
+            except UnknownBaselineError as error:
+                raise unknown("estimator", error.name, error.known, error.listing) from error
         elif baseline or against:
             raise UserError(f"--baseline and --against are for trainings, {results} holds {kind}")
         else:
@@ -199,18 +261,29 @@ def main() -> None:
     sys.exit(code)
 
 
-def _run(planned: "list[Planned]", execution: "Execution", console: "Console") -> "list[Outcome]":
-    """Run cells with their progress shown."""
+def _run(
+    planned: "list[Planned]",
+    execution: "Execution",
+    kind: Literal["training", "gradients"],
+    output: Output,
+) -> int:
+    """Run cells with their progress shown, report on them, and say how they ended."""
+    from bench.ending import conclude, report_on
     from bench.grid import run_cells
     from bench.progress import shown
 
-    with shown([item.cell for item in planned], execution.results, console) as done:
-        return run_cells(planned, execution, done)
+    console = output.console()
+    with shown([item.cell for item in planned], execution, output, console) as done:
+        outcomes = run_cells(planned, execution, done)
+    with results_errors():
+        written = report_on(execution.results, kind, None if output.quiet else console)
+    return conclude(outcomes, execution.results, written, output, console)
 
 
-def _conclude(outcomes: "list[Outcome]", report: Path, console: "Console") -> int:
-    """Say how many cells ended how; 1 if any failed."""
-    counts = Counter(outcome.status for outcome in outcomes)
-    console.print(", ".join(f"{n} {status}" for status, n in sorted(counts.items())))
-    console.print(f"tables and figures: {report}", soft_wrap=True)
-    return int(any(status not in {"ok", "skipped", "stored"} for status in counts))
+def _plain(value: object) -> str:
+    """A value of the environment as a person reads it."""
+    if value is None:
+        return "unknown, or not installed"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (", ".join(value) or "none") if isinstance(value, list) else str(value)

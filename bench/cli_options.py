@@ -208,15 +208,12 @@ class Grid:
 @contextmanager
 def results_errors() -> Iterator[None]:
     """Tell what is wrong with a results folder in a line."""
-    from analysis.comparisons import UnknownBaselineError
     from analysis.stored import ResultsError
 
     try:
         yield
     except ResultsError as error:
         raise UserError(str(error)) from error
-    except UnknownBaselineError as error:
-        raise unknown("estimator", error.name, error.known, error.listing) from error
 
 
 def _names(kind: str, given: str, known: Collection[str]) -> list[str]:

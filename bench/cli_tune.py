@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from cyclopts import Parameter
 
 from bench.cli_options import Grid
+from bench.cli_output import Output
 from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from bench.tuning import Search, StudyPlan, Trialled
 
 DEFAULT_TRIALS = 20
+
+BAD = ("failed", "lost")
+"""States of trials that are told of whatever else is."""
 
 
 @Parameter(name="*")
@@ -133,19 +137,21 @@ def _split(option: str, names: str) -> list[str]:
 
 @contextmanager
 def shown(
-    studies: "Sequence[SharedStudy]", trials: int | None, console: "Console"
+    studies: "Sequence[SharedStudy]", trials: int | None, output: Output, console: "Console"
 ) -> "Iterator[Callable[[Trialled], None]]":
     """Show trials as they end: a bar for all on a terminal, and a line for each.
 
     Args:
         studies: with the trials that they have already.
         trials: how many each is to have, where that is known.
+        output: what to tell.
         console: where to.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     from analysis.scores import LESS_IS_BETTER
     from analysis.search import settings_text
+    from bench.printing import print_line
     from bench.search_results import best_trial
 
     best: dict[str, float] = {}
@@ -168,15 +174,19 @@ def shown(
         return f"{name} trial {place}: {values} (best {best[trialled.study]:.4g}) {parameters}"
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bars = console.is_terminal and not output.quiet
     total = None if trials is None else trials * len(studies)
     stored = sum(len(shared.counted()) for shared in studies)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not bars) as bar:
         task = bar.add_task("trials", total=total, completed=stored)
 
         def done(trialled: "Trialled") -> None:
             bar.advance(task)
-            console.print(line(trialled), soft_wrap=True, markup=False, highlight=False)
+            output.emit(
+                "trial", study=trialled.study, trial=trialled.place, state=trialled.state,
+                reason=trialled.reason, values=trialled.values, parameters=trialled.parameters,
+            )  # fmt: skip
+            if trialled.state in BAD or not output.quiet:
+                print_line(console, line(trialled))
 
         yield done

@@ -1,13 +1,11 @@
 """What the command line prints as tables."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
-import pandas as pd
 from pydantic import BaseModel
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from bench.printing import table_of
 from bench.profiles import TrainingSettings, bundled_profiles, load_profile
 from bench.search_space import ALWAYS
 from estimators.base import Estimator
@@ -22,7 +20,7 @@ def print_listing(console: Console) -> None:
     """Tasks, estimators with the tasks that they run on, profiles and data sets."""
     tasks, estimators = all_tasks(), all_estimators()
     console.print(
-        _table(
+        table_of(
             "tasks",
             ("name", "latent", "settings", "a search varies", "judged by", "source"),
             (
@@ -37,12 +35,12 @@ def print_listing(console: Console) -> None:
                 for t in tasks.values()
             ),
         ),
-        _table(
+        table_of(
             "estimators",
             ("name", "tasks", "bias", "decoder", "settings", "knobs", "a search varies", "source"),
             (_estimator(e, tasks.values()) for e in estimators.values()),
         ),
-        _table(
+        table_of(
             "profiles",
             ("name", "what it is"),
             (
@@ -52,17 +50,6 @@ def print_listing(console: Console) -> None:
         ),
     )
     console.print(f"data sets: {', '.join(DATASETS)}", soft_wrap=True)
-
-
-def print_frames(
-    table: pd.DataFrame, frame_of: Callable[[pd.DataFrame, str], pd.DataFrame], console: Console
-) -> None:
-    """What `frame_of` makes of each task of a results table."""
-    for task in sorted(table["task"].unique()):
-        frame = frame_of(table, task)
-        if frame.empty:
-            continue
-        console.print(_table(task, ("", *frame.columns), frame.itertuples()))
 
 
 def _estimator(estimator: type[Estimator], tasks: Iterable[type[Task]]) -> tuple[str, ...]:
@@ -95,12 +82,3 @@ def _searched(model: type[BaseModel], names: Collection[str]) -> str:
 
 def _settings(model: type[BaseModel]) -> str:
     return " ".join(f"{name}={field.default}" for name, field in model.model_fields.items())
-
-
-def _table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for place, name in enumerate(header):
-        table.add_column(name, no_wrap=place == 0)
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    return table

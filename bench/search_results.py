@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import tomli_w
 from optuna.trial import FrozenTrial, TrialState
 
-from analysis.schema import SEARCH_VERSION
+from analysis.schema import SEARCH, SEARCH_VERSION
 from analysis.scores import LESS_IS_BETTER
 from analysis.stored import TRIALS
 from bench.files import written_whole
@@ -20,18 +20,6 @@ from bench.studies import SharedStudy, open_storage, place
 
 BEST = "best.toml"
 """The profile in a results folder that holds the best settings."""
-
-TRIALS_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in (
-        "study", "task", "estimator", "state", "reason", "objectives", "values", "parameters",
-        "metrics", "space", "keys", "started", "profile", "dataset", "sampler", "pruner",
-        "machine", "commit", "torch", "python", "command",
-    )]
-    + [(name, pa.int64()) for name in ("schema_version", "place", "seeds")]
-    + [(name, pa.float64()) for name in ("value", "seconds", "train_seconds")]
-    + [(name, pa.bool_()) for name in ("less_is_better", "dirty")]
-)  # fmt: skip
-"""A row for each trial; what is no plain column is JSON. See results/README.md."""
 
 
 def write_results(storage: str | None, execution: Execution, profile: Profile) -> Path:
@@ -59,7 +47,7 @@ def write_results(storage: str | None, execution: Execution, profile: Profile) -
             profile = profile.with_values(task, estimator, best.params, found)
             pairs += 1
     with written_whole(execution.results / TRIALS) as file:
-        pq.write_table(pa.Table.from_pylist(rows, schema=TRIALS_SCHEMA), file)
+        pq.write_table(pa.Table.from_pylist(rows, schema=SEARCH), file)
     description = f"{profile.description}; settings of {pairs} pairs searched"
     content = profile.model_copy(update={"description": description})
     path = execution.results / BEST

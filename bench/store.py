@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.schema import GRADIENTS, REQUIRED, TRAINING, Kind
-from analysis.stored import GRID, TABLE, Asked, read_cells, read_grid
+from analysis.stored import GRID, TABLE, Asked, read_cells, read_grid, rows_of_cell
 from bench.files import written_whole
 from bench.numerics import NUMERICS
 
@@ -83,10 +83,10 @@ def last_row(results: Path, cell: "Cell") -> dict[str, Any]:
     """The last row of a stored cell.
 
     Raises:
-        OSError: it is not there.
+        ResultsError: it is not there, or can't be read.
     """
-    with cell_path(results, cell).open("rb") as file:
-        row: dict[str, Any] = pq.read_table(file).to_pylist()[-1]
+    table = rows_of_cell(cell_path(results, cell))
+    row: dict[str, Any] = table.slice(len(table) - 1).to_pylist()[0]
     return row
 
 

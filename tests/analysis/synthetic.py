@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.schema import PARTITIONS, TRAINING, Kind
+from analysis.stored import Asked
 
 NUMERICS = 2
 
@@ -117,5 +119,5 @@ def write_cells(table: pd.DataFrame, folder: Path, kind: Kind = TRAINING) -> lis
 
 def ask(folder: Path, *keys: str) -> None:
     """Note that a folder was asked for these cells."""
-    asked = [{"key": key, "cell": key, "task": "game", "basis": "one"} for key in keys]
-    (folder / "grid.json").write_text(json.dumps(asked))
+    asked = [Asked(key, f"game/sfe/{place}", "game", "basis") for place, key in enumerate(keys)]
+    (folder / "grid.json").write_text(json.dumps([asdict(one) for one in asked]))

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 
+from analysis.schema import SEARCH
 from analysis.search import (
     best_so_far,
     expected_best,
@@ -127,7 +130,8 @@ def stored(folder: Path, table: pd.DataFrame) -> None:
     coded = table.copy()
     for name in ("objectives", "values", "parameters", "metrics", "space", "keys"):
         coded[name] = coded[name].map(json.dumps)
-    coded.to_parquet(folder / "trials.parquet")
+    rows = pa.Table.from_pandas(coded.reindex(columns=SEARCH.names), SEARCH, preserve_index=False)
+    pq.write_table(rows, folder / "trials.parquet")
 
 
 @pytest.mark.parametrize("values", [VALUES, [None, None], [0.5]])
@@ -145,4 +149,10 @@ def test_what_is_no_search_is_told(tmp_path: Path) -> None:
         load_trials(tmp_path)
     stored(tmp_path, made_up(VALUES).assign(schema_version=99))
     with pytest.raises(ResultsError, match="schema"):
+        load_trials(tmp_path)
+    stored(tmp_path, made_up(VALUES))
+    path = tmp_path / "trials.parquet"
+    rows = pq.read_table(path)
+    pq.write_table(rows.drop_columns(["metrics"]), path)
+    with pytest.raises(ResultsError, match=r"trials\.parquet has other columns than a search's"):
         load_trials(tmp_path)

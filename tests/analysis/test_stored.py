@@ -43,7 +43,17 @@ def test_cells_that_are_not_asked_for_are_left_out(table: pd.DataFrame, tmp_path
 
 
 @pytest.mark.parametrize(
-    "content", ['[{"key"', '[{"key": "old"}]', "[3]", "3", '{"key": "old"}', b"\xff"]
+    "content",
+    [
+        '[{"key"',
+        '[{"key": "old"}]',
+        "[3]",
+        "3",
+        '{"key": "old"}',
+        b"\xff",
+        '[{"key": "k", "cell": "nameless", "task": "game", "basis": "one"}]',
+        '[{"key": 3, "cell": "game/sfe/0", "task": "game", "basis": "one"}]',
+    ],
 )
 def test_a_damaged_grid_is_said_in_a_line(content: str | bytes, tmp_path: Path) -> None:
     data = content.encode() if isinstance(content, str) else content

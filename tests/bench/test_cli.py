@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -186,7 +187,7 @@ def test_a_cell_that_diverges_is_a_row_and_the_others_go_on(
         "--seeds", 1,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "1 diverged, 1 ok" in done.stdout
+    assert "2 cells:\n  1 ok\n  1 diverged\n  ssvae/dense/0: diverged: the " in done.stdout
     table = load_results(out).set_index("estimator")
     assert table.loc["dense", "status"] == "diverged"
     assert "at step" in table.loc["dense", "reason"]
@@ -292,10 +293,125 @@ def test_list_names_everything(here: Here) -> None:
         assert name in flat
 
 
-def test_help_does_not_import_torch() -> None:
-    code = "import sys, bench.cli; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-    assert "--estimators" in bench("--help").stdout
+LIGHT = """
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from bench.cli import main
+for arguments in sys.argv[1:]:
+    sys.argv = ["run_bench.py", *arguments.split("|")]
+    with redirect_stdout(StringIO()) as text:
+        try:
+            main()
+        except SystemExit as ended:
+            assert not ended.code, (arguments, ended.code)
+    assert text.getvalue(), arguments
+    for name in ("torch", "pandas", "matplotlib", "optuna"):
+        assert name not in sys.modules, (arguments, name)
+"""
+"""Runs commands one after another and fails where one imports what takes long."""
+
+
+def test_help_and_status_import_nothing_that_takes_long(finished: Path) -> None:
+    commands = ["gradients", "tune", "list", "report", "status", "merge", "env"]
+    arguments = ["--help", *(f"{command}|--help" for command in commands)]
+    arguments.append(f"status|{finished / 'results'}")
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_merge_does_without_torch(finished: Path, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        shutil.copytree(finished / "results" / "cells", folder / "cells")
+        shutil.copy(finished / "results" / "grid.json", folder)
+    code = (
+        "import sys; from pathlib import Path; from bench.merge import merge_folders;"
+        "from bench.ending import report_on; *sources, out = map(Path, sys.argv[1:]);"
+        "merge_folders(sources, out); from bench.store import compact; compact(out);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *folders, tmp_path / "out"], cwd=ROOT)
+    assert done.returncode == 0
+    assert len(load_results(tmp_path / "out")) == len(load_results(finished / "results"))
+
+
+def test_the_help_names_the_options(here: Here) -> None:
+    shown = here("--help").stdout
+    assert all(name in shown for name in ("--estimators", "--quiet", "--json", "status", "merge"))
+
+
+SMALL = ("--tasks", "bitvector", "--estimators", "sfe,dense,gumbel", "--seeds", 1, "--jobs", 1)
+
+
+def test_a_machine_reads_json_and_nothing_else(here: Here, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    done = here("--profile", finished / "tiny.toml", "--out", out, *SMALL, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    *cells, end = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {(one["event"], one["cell"], one["status"]) for one in cells} == {
+        ("cell", f"bitvector/{name}/0", "ok") for name in ("sfe", "dense", "gumbel")
+    }
+    assert all(one["seconds"] > 0 for one in cells)
+    assert end == {
+        "event": "end", "cells": 3, "counts": {"ok": 3}, "results": str(out),
+        "report": str(out / "report.md"),
+    }  # fmt: skip
+
+
+def test_quiet_tells_how_it_ended_alone(here: Here, finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    done = here("--profile", finished / "tiny.toml", "--out", out, *SMALL, "--quiet")
+    assert done.returncode == 0
+    assert done.stdout == f"3 cells:\n  3 ok\ntables and figures: {out / 'report.md'}\n"
+
+
+@pytest.mark.parametrize("command", [[], ["gradients"], ["tune"]])
+def test_quiet_and_json_are_not_both(here: Here, command: list[str], tmp_path: Path) -> None:
+    done = here(*command, "--quiet", "--json", "--out", tmp_path / "results")
+    assert done.returncode == 2
+    assert done.stderr == "error: --quiet and --json: give one of them\n"
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_end_lists_the_first_that_failed_and_where_the_rest_are(
+    here: Here, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> list[dict[str, object]]:
+        raise ZeroDivisionError("by nought [1]")
+
+    monkeypatch.setattr(runner, "train_cell", broken)
+    out = tmp_path / "results"
+    arguments = ("--profile", tiny, "--out", out, "--tasks", "bitvector", "--jobs", 1)
+    done = here(*arguments, "--estimators", "sfe", "--seeds", 23)
+    assert done.returncode == 1
+    end = done.stdout.split("23 cells:\n")[1].splitlines()
+    assert end[0] == "  23 failed"
+    listed = end[1:21]
+    assert len({line.split(":")[0] for line in listed}) == 20
+    assert all(": failed: ZeroDivisionError: by nought [1] (test_cli" in line for line in listed)
+    assert end[21:] == [
+        f"  and 3 more: run_bench.py status {out}", f"tables and figures: {out / 'report.md'}",
+    ]  # fmt: skip
+    shown = here("status", out)
+    assert shown.returncode == 1
+    assert shown.stdout.count(": failed: ZeroDivisionError: by nought [1]") == 23
+    assert shown.stdout.splitlines()[-1].startswith(f"to go on: run_bench.py --profile {tiny} ")
+
+
+def test_the_environment_is_shown_for_people_and_machines(here: Here) -> None:
+    shown, read = here("env"), json.loads(here("env", "--json").stdout)
+    lines = dict(line.split(maxsplit=1) for line in shown.stdout.splitlines())
+    assert lines.keys() == read.keys()
+    assert lines["python"] == read["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert lines["cores"] == str(read["cores"]) == str(os.cpu_count())
+    assert read["gpus"] == [] or lines["gpus"] == ", ".join(read["gpus"])
+    assert (
+        lines["dirty"]
+        == {True: "yes", False: "no", None: "unknown, or not installed"}[read["dirty"]]
+    )
 
 
 def test_an_estimator_of_another_package_is_found(tmp_path: Path) -> None:
@@ -346,7 +462,7 @@ def test_gradients_are_measured_and_reported(tiny: Path, tmp_path: Path) -> None
     }  # fmt: skip
     again = bench("gradients", *arguments, "--estimators", names)
     assert "stored" in again.stdout
-    assert " ok" not in again.stdout.splitlines()[-2]
+    assert " ok" not in again.stdout.split("cells:")[1]
     assert bench("report", out).returncode == 0
     refused = bench("report", out, "--baseline", "sfe")
     assert refused.stderr.startswith("error: --baseline and --against are for trainings, ")

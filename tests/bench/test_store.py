@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.schema import GRADIENTS, REQUIRED, TRAINING
-from analysis.stored import read_grid
+from analysis.stored import ResultsError, read_grid
 from bench import store
 from bench.cells import Cell
 from bench.profiles import Profile
@@ -137,6 +137,9 @@ def test_a_damaged_cell_is_not_there(tmp_path: Path, cell: Cell) -> None:
     store.write_cell(tmp_path, cell, [row(cell)])
     store.cell_path(tmp_path, cell).write_bytes(b"PAR1 and no more")
     assert store.stored_status(tmp_path, cell) is None
+    with pytest.raises(ResultsError, match="is damaged: delete it"):
+        store.last_row(tmp_path, cell)
+    assert store.stored_status(tmp_path / "nowhere", cell) is None
 
 
 def test_the_schema_is_documented() -> None:

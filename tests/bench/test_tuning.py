@@ -256,3 +256,30 @@ def test_a_grid_with_what_was_found(here: Here, tiny: Path, tmp_path: Path) -> N
     assert settings["sfe-ma"]["found"]["study"] == "tune:signal_game/sfe-ma"
     assert "training.learning_rate" in settings["sfe-ma"]["found"]["values"]
     assert pq.read_table(tmp_path / "tune" / "trials.parquet").num_rows == 2
+
+
+def test_a_search_tells_a_machine_or_no_more_than_its_end(
+    here: Here, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = tmp_path / "search.md"
+    monkeypatch.setattr("analysis.search.write_search_report", lambda folder: [report])
+    out = tmp_path / "tune"
+    arguments = ("tune", "--task", "signal_game", "--estimator", "sfe", "--trials", 2)
+    arguments += ("--jobs", 1, "--profile", tiny, "--out", out)
+    done = here(*arguments, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    *trials, end = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(one["event"], one["trial"], one["state"]) for one in trials] == [
+        ("trial", 0, "complete"), ("trial", 1, "complete"),
+    ]  # fmt: skip
+    assert all(len(one["values"]) == 1 and one["parameters"] for one in trials)
+    assert end == {
+        "event": "end", "counts": {"complete": 2}, "report": str(report),
+        "best": str(out / "best.toml"),
+    }  # fmt: skip
+    assert here(*arguments, "--quiet").stdout == (
+        f"tables and figures: {report}\nthe best settings: --profile {out / 'best.toml'}\n"
+    )
+    shown = here("status", out)
+    assert shown.returncode == 0
+    assert f"{out}: 2 trials' cells" in shown.stdout

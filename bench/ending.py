@@ -1,0 +1,63 @@
+"""The end of a run: its table and report, how its cells ended, and the exit code."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+
+from bench.printing import WELL, Bad, print_bad, print_frames, print_line
+from bench.store import compact
+
+if TYPE_CHECKING:
+    from bench.cli_output import Output
+    from bench.runner import Outcome
+
+
+def report_on(
+    results: Path, kind: Literal["training", "gradients"], console: Console | None
+) -> Path:
+    """Put all cells into one table, write the report, and print its tables; the report's path.
+
+    Args:
+        results: the folder.
+        kind: what its cells do.
+        console: where to print; None for nowhere.
+    Raises:
+        ResultsError: the folder can't be read.
+    """
+    from analysis.gradient_rows import pooled
+    from analysis.gradients import quality_table, write_gradient_report
+    from analysis.load import load_gradients, load_results
+    from analysis.report import write_report
+    from analysis.tables import summary
+
+    compact(results)
+    written = write_report(results) if kind == "training" else write_gradient_report(results)
+    if console is not None and kind == "training":
+        print_frames(load_results(results), summary, console)
+    elif console is not None:
+        print_frames(pooled(load_gradients(results)), quality_table, console)
+    return written[0]
+
+
+def conclude(
+    outcomes: "Sequence[Outcome]", results: Path, report: Path, output: "Output", console: Console
+) -> int:
+    """Say how many cells ended how, and which did not end well; 1 if any."""
+    counts = Counter(outcome.status for outcome in outcomes)
+    in_order = sorted(counts, key=lambda status: (status not in WELL, status))
+    output.emit(
+        "end", cells=len(outcomes), counts={status: counts[status] for status in in_order},
+        results=str(results), report=str(report),
+    )  # fmt: skip
+    width = len(str(len(outcomes)))
+    print_line(console, f"{len(outcomes)} cells:")
+    for status in in_order:
+        print_line(console, f"  {counts[status]:{width}} {status}")
+    bad = [Bad(o.cell.name, o.status, o.reason) for o in outcomes if o.status not in WELL]
+    if not output.quiet:  # which told of them as they came
+        print_bad(console, bad, f"run_bench.py status {results}")
+    print_line(console, f"tables and figures: {report}")
+    return int(bool(bad))
