@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+GRID_CLAIM = "grid"
+"""The name of the claim on a folder's `grid.json`, beside those of cells."""
+
 REPORT_SECONDS = 0.3
 """Least time between two looks at the progress of a cell."""
 
@@ -49,6 +52,12 @@ def is_abandoned(path: Path) -> bool:
     return _state(path) == "left"
 
 
+def running(folder: Path) -> dict[str, Path]:
+    """The claims in a folder that processes hold on cells, by key."""
+    files = {file.name: file for file in folder.glob("*") if file.name != GRID_CLAIM}
+    return {key: file for key, file in files.items() if is_claimed(file)}
+
+
 def sweep(folder: Path) -> None:
     """Remove the claims that dead processes left."""
     for path in folder.glob("*"):
@@ -61,6 +70,8 @@ def _state(path: Path) -> str | None:
         file = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return None
+    except PermissionError:  # another user's, who will know
+        return "held"
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

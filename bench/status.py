@@ -4,7 +4,6 @@ It reads files alone, and imports neither torch nor pandas.
 """
 
 import shlex
-import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +26,9 @@ from analysis.stored import (
     read_table,
     rows_of_cell,
 )
+from bench.claims import running
 from bench.numerics import NUMERICS
-from bench.printing import WELL, Bad, duration, print_line, table_of
+from bench.printing import WELL, Bad, print_line, table_of
 
 ORDER = (
     "ok", "skipped", "pruned", "failed", "diverged", "timeout", "damaged", "stale", "running",
@@ -97,24 +97,21 @@ def status_of(folder: Path) -> Status:
     stored = {file.stem: _stored(file) for file in files}
     if not files and (folder / TABLE).is_file():
         stored = _of_table(folder / TABLE)
-    running = {file.name: file for file in (folder / "running").glob("*")}
+    held = running(folder / "running")
     if not asked:
-        states = [
-            *stored.values(),
-            *(_running(f"?/?/{key}", file) for key, file in running.items()),
-        ]
+        states = [*stored.values(), *(_running(f"?/?/{key}", file) for key, file in held.items())]
         if not states:
             raise ResultsError(f"{folder} holds no results: run run_bench.py --out {folder} first")
         return Status(folder, search, states, [])
-    states = [_asked(one, stored.pop(one.key, None), running.get(one.key)) for one in asked]
+    states = [_asked(one, stored.pop(one.key, None), held.get(one.key)) for one in asked]
     return Status(folder, search, states, [*stored.values()])
 
 
-def _asked(asked: Asked, stored: State | None, running: Path | None) -> State:
+def _asked(asked: Asked, stored: State | None, held: Path | None) -> State:
     """How it stands with a cell that was asked for."""
     found = stored or State(asked.cell, "missing")
-    if found.state not in WELL and running is not None:  # else left by a run that was killed
-        found = _running(asked.cell, running)
+    if held is not None:
+        found = _running(asked.cell, held)
     return replace(found, cell=asked.cell, command=asked.command or found.command)
 
 
@@ -146,13 +143,11 @@ def _of_table(file: Path) -> dict[str, State]:
 
 
 def _running(name: str, file: Path) -> State:
-    """How far a cell is, and when that was last said."""
+    """How far a cell is."""
     try:
-        share, said = float(file.read_text()), file.stat().st_mtime
-    except (OSError, ValueError):  # it has just ended, or just begun to write
+        return State(name, "running", f"{float(file.read_text()):.0%}")
+    except (OSError, ValueError):  # it has just ended, or just begun
         return State(name, "running")
-    ago = duration(max(0.0, time.time() - said))
-    return State(name, "running", f"{share:.0%}, last heard of {ago} ago")
 
 
 def print_status(status: Status, console: Console) -> None:

@@ -1,8 +1,6 @@
 """`run_bench.py status`: what is done, stale, failed, missing, and how to go on."""
 
 import json
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from analysis.stored import JOURNAL, ResultsError
 from bench import status as module
 from bench.cells import Cell
+from bench.claims import GRID_CLAIM, claimed
 from bench.profiles import Profile
 from bench.runner import progress_file
 from bench.status import into, status_of
@@ -83,26 +82,29 @@ def test_a_status_that_is_not_well_is_the_exit_code(
     assert here("status", tmp_path).returncode == 1
 
 
-def test_what_runs_is_shown_with_its_share_and_when_it_was_heard_of(
+def test_what_runs_is_shown_with_its_share(
     here: Here, cells: Sequence[Cell], tmp_path: Path
 ) -> None:
     note_grid(tmp_path, cells, COMMAND)
     store(tmp_path, cells[1], "failed")
     store(tmp_path, cells[2])
-    for cell in cells[:3]:
-        progress_file(tmp_path, cell).parent.mkdir(exist_ok=True)
-        progress_file(tmp_path, cell).write_text("0.4321")
-    progress_file(tmp_path, cells[1]).write_text("")  # half written
-    past = time.time() - 3 * 3600 - 20
-    os.utime(progress_file(tmp_path, cells[0]), (past, past))
-    code, written = lines(here, tmp_path)
+    with (
+        claimed(progress_file(tmp_path, cells[0])) as report,
+        claimed(progress_file(tmp_path, cells[1])),
+        claimed(tmp_path / "running" / GRID_CLAIM),
+    ):
+        assert report is not None
+        progress_file(tmp_path, cells[0]).write_text("0.4321")
+        progress_file(tmp_path, cells[1]).write_text("")  # half written
+        progress_file(tmp_path, cells[2]).write_text("0.9")  # left by a run that was killed
+        code, written = lines(here, tmp_path)
+        assert states(tmp_path)["ssvae/sfe/0"] == "ok"
     assert code == 1
     assert written[:3] == [
-        "  ssvae/dense/0: running: 43%, last heard of 3 h 0 min ago",
+        "  ssvae/dense/0: running: 43%",
         "  ssvae/dense/1: running",
         "  ssvae/sfe: missing: 1",
     ]
-    assert states(tmp_path)["ssvae/sfe/0"] == "ok"  # the file was left by a run that was killed
 
 
 def test_cells_of_other_numerics_or_schema_are_stale(
@@ -185,9 +187,9 @@ def test_a_search_tells_what_is_stored(here: Here, cells: Sequence[Cell], tmp_pa
     for number, status in enumerate(("ok", "pruned", "diverged")):
         store(tmp_path, replace(cells[0], seed=10_000 + number), status)
     (tmp_path / JOURNAL).touch()
-    progress_file(tmp_path, cells[1]).parent.mkdir()
-    progress_file(tmp_path, cells[1]).write_text("0.5")
-    done = here("status", tmp_path)
+    with claimed(progress_file(tmp_path, cells[1])):
+        progress_file(tmp_path, cells[1]).write_text("0.5")
+        done = here("status", tmp_path)
     assert f"{tmp_path}: 4 trials' cells" in done.stdout
     assert "│ ssvae/dense │ 1  │ 1      │ 1        │         │" in done.stdout
     assert f"?/?/{cells[1].key}: running: 50%" in done.stdout
