@@ -29,7 +29,7 @@ MARKS = (100, 500, 1000, 2000)
 """Numbers of cells after which memory is looked at."""
 
 
-def nothing(*arguments: object) -> Iterator[Row]:
+def nothing(*arguments: object, **named: object) -> Iterator[Row]:
     """The rows of a cell that isn't trained."""
     for step in range(3):
         yield {"step": step, "epoch": float(step), "split": "test", "loss": 1.0, "accuracy": 0.5}
