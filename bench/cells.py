@@ -65,7 +65,7 @@ class Cell:
 
     @property
     def basis(self) -> str:
-        """A hash of what cells of a task must have in common to be compared: data, model, budget
+        """A hash of what cells of a task must have in common to be compared: numerics, data, model, budget
         of training, evaluation."""
         names = (
             "epochs",
@@ -76,7 +76,14 @@ class Cell:
         )
         budget = [self.training[name] for name in names]
         measured = None if self.gradients is None else {**self.gradients, "knob": None}
-        common = [self.dataset_digest, self.task_settings, budget, self.evaluation, measured]
+        common = [
+            NUMERICS,
+            self.dataset_digest,
+            self.task_settings,
+            budget,
+            self.evaluation,
+            measured,
+        ]
         return hashlib.sha256(json.dumps(common, sort_keys=True).encode()).hexdigest()[:16]
 
 
