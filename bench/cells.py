@@ -18,6 +18,9 @@ from tasks.base import Split, Task
 from tasks.datasets import DATASETS, FEATURES, load_dataset
 from tasks.registry import all_tasks
 
+BUDGET = ("epochs", "patience", "batch_size", "warm_start_epochs", "warm_start_learning_rate")
+"""Settings of training that say how much of it there is."""
+
 FIRST_TUNING_SEED = 10_000
 """Seeds from here on are for searching settings. Their cells never see the test split."""
 
@@ -65,16 +68,9 @@ class Cell:
 
     @property
     def basis(self) -> str:
-        """A hash of what cells of a task must have in common to be compared: numerics, data, model, budget
-        of training, evaluation."""
-        names = (
-            "epochs",
-            "warm_start_epochs",
-            "warm_start_learning_rate",
-            "batch_size",
-            "patience",
-        )
-        budget = [self.training[name] for name in names]
+        """A hash of what cells of a task must have in common to be compared: numerics, data, model,
+        budget of training, evaluation."""
+        budget = [self.training[name] for name in BUDGET]
         measured = None if self.gradients is None else {**self.gradients, "knob": None}
         common = [
             NUMERICS,
