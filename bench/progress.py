@@ -70,6 +70,7 @@ class Tally:
     def __init__(self, cells: Sequence[Cell], execution: Execution) -> None:
         self.total, self.ended = len(cells), 0
         self._results, self._jobs = execution.results, execution.jobs
+        self._on_cluster = execution.scheduler is not None
         self._left = {cell.key: cell for cell in cells}
         self._finished: dict[Pair, list[float]] = {}
         self._seen: dict[str, _Seen] = {}
@@ -120,7 +121,10 @@ class Tally:
         return line + _about(self.left([*self.running().values()]), ", ")
 
     def _share(self, cell: Cell) -> float | None:
-        """How far a cell is; None if it does not run, or has only just begun to write."""
+        """How far a cell is; None if it does not run, has only just begun to write, or runs on a
+        cluster, where that is not known."""
+        if self._on_cluster:
+            return None
         try:
             return float(progress_file(self._results, cell).read_text())
         except (OSError, ValueError):

@@ -114,6 +114,8 @@ def run_cell(
     """
     if execution.limits.over():
         return Outcome(cell, "timeout", NOT_BEGUN)
+    if execution.force:
+        checkpoint_file(execution.results, cell).unlink(missing_ok=True)
     clock = Clock()
     rows: list[Row] = []
 

@@ -1,5 +1,6 @@
 """The course of a cell: warm start, selection on validation, early stop, going on after a stop."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,12 +98,16 @@ def test_the_runner_goes_on_where_a_cell_failed_and_cleans_up_after_one_that_did
     assert runner.run_cell(cell, execution, beside=0).status == "failed"
     assert runner.checkpoint_file(tmp_path, cell).exists()
     monkeypatch.setattr(Trainer, "evaluate", real)
+    saved = runner.checkpoint_file(tmp_path, cell).read_bytes()
     seen: list[int] = []
     before = Trainer.train
     monkeypatch.setattr(Trainer, "train", lambda self, n: (seen.append(n), before(self, n))[1])
     assert runner.run_cell(cell, execution, beside=0).status == "ok"
     assert seen == [course.WARM_UP_STEPS]  # all other steps were done before
     assert not runner.checkpoint_file(tmp_path, cell).exists()
+    runner.checkpoint_file(tmp_path, cell).write_bytes(saved)
+    assert runner.run_cell(cell, replace(execution, force=True), beside=0).status == "ok"
+    assert sum(seen) == 2 * course.WARM_UP_STEPS + 10  # with --force they are done again
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, metric: str, values: list[float]) -> None:
