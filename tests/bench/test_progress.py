@@ -12,9 +12,10 @@ from rich.progress import Progress
 from bench import progress
 from bench.cells import Cell, Planned
 from bench.cli_output import Output
+from bench.grid import run_cells
 from bench.profiles import Profile
 from bench.progress import Tally, shown
-from bench.runner import Execution, Outcome, progress_file, run_cells
+from bench.runner import Execution, Outcome, progress_file
 from bench.store import write_cell
 from tests.bench.conftest import cell_of
 

@@ -93,11 +93,11 @@ def test_a_worker_that_is_killed_costs_nothing(
 
 def test_a_failure_there_is_a_row_here(profile: Profile, execution: Execution) -> None:
     """Here a data set that the workers' machine lacks."""
-    cell = cell_of(profile, "ssvae", "none")
-    elsewhere = replace(cell, task_settings=cell.task_settings | {"dataset": "mnist"})
+    cell = cell_of(profile, "signal_game", "none")
+    elsewhere = replace(cell, task_settings=cell.task_settings | {"dataset": "features"})
     (outcome,) = run_cells([Planned(elsewhere, None)], execution)
     assert outcome.status == "failed"
-    assert "DataError: mnist is not bundled" in str(outcome.reason)
+    assert "DataError: features are not public" in str(outcome.reason)
     assert load_results(execution.results)["reason"].tolist() == [outcome.reason]
     assert outcome.traceback
 

@@ -139,7 +139,7 @@ def test_a_cell_is_stopped_after_its_time_and_keeps_its_rows(
     rows = stored_rows(execution)
     assert rows["step"].tolist() == [0]
     assert rows["reason"].tolist() == ["took more than 0.3 s (--time-limit)"]
-    working(lambda *arguments: iter([{"step": 1}]))
+    working(lambda *arguments, **named: iter([{"step": 1}]))
     assert statuses(cell, replace(limited, retry=False)) == ["timeout"]
     assert statuses(cell, limited) == ["ok"]
 
