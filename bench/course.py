@@ -103,7 +103,8 @@ class Course:
             "best_parameters": self.best_parameters,
             "waited": self._waited,
         }
-        save(state, self.file)
+        with suppress(OSError):  # the disk is full perhaps, but the cell may come to its end
+            save(state, self.file)
         self._saved = time.monotonic()
 
     def _restore(self, state: dict[str, Any]) -> None:
