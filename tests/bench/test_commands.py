@@ -102,7 +102,9 @@ def test_the_end_lists_the_first_that_failed_and_where_the_rest_are(
     assert end[0] == "  23 failed"
     listed = end[1:21]
     assert len({line.split(":")[0] for line in listed}) == 20
-    assert all(": failed: ZeroDivisionError: by nought [1] (test_cli" in line for line in listed)
+    assert all(
+        ": failed: ZeroDivisionError: by nought [1] (test_commands" in line for line in listed
+    )
     assert end[21:] == [
         f"  and 3 more: run_bench.py status {out}", f"tables and figures: {out / 'report.md'}",
     ]  # fmt: skip
