@@ -5,13 +5,17 @@ READY := .venv/.ready
 
 REFERENCE := .venv-lp-sparsemap
 
-.PHONY: bench test lint lp-sparsemap claims bench-mappings bench-steps bench-runner clean
+.PHONY: bench test faults lint lp-sparsemap claims bench-mappings bench-steps bench-runner clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py --tasks all --estimators all
 
 test: $(READY)
 	$(BIN)/pytest --numprocesses auto --dist loadfile
+
+# What takes a run of its own, several times: whole runs that are killed, disks that are full.
+faults: $(READY)
+	$(BIN)/pytest -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -152,6 +152,7 @@ def test_a_killed_worker_costs_nothing_but_time(tiny: Path, tmp_path: Path) -> N
     assert set(load_results(out)["estimator"]) == {"sfe", "dense", "nvil", "none"}
 
 
+@pytest.mark.slow
 def test_whatever_happens_every_cell_has_its_outcome(
     start: Start, tiny: Path, tmp_path: Path
 ) -> None:
@@ -181,6 +182,7 @@ def test_whatever_happens_every_cell_has_its_outcome(
     assert "at step" in rows.loc["dense", "reason"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_where_it_was(
     start: Start, tiny: Path, tmp_path: Path
 ) -> None:
@@ -215,6 +217,7 @@ def test_two_runs_in_one_folder_share_its_cells(start: Start, tiny: Path, tmp_pa
     assert not (out / "running").exists()
 
 
+@pytest.mark.slow
 def test_a_run_takes_over_from_one_that_is_killed_beside_it(
     start: Start, tiny: Path, tmp_path: Path
 ) -> None:
@@ -231,6 +234,7 @@ def test_a_run_takes_over_from_one_that_is_killed_beside_it(
     assert told == {"bitvector/none/0": "ok", "bitvector/sfe/0": "timeout"}
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_run_in_a_line_and_leaves_no_half_file(
     start: Start, tmp_path: Path
 ) -> None:

@@ -138,6 +138,7 @@ def die(cell: Cell, execution: Execution) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_cell_that_kills_its_workers_is_a_failed_row(
     profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
