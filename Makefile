@@ -11,7 +11,7 @@ bench: $(READY)
 	$(BIN)/python run_bench.py --tasks all --estimators all
 
 test: $(READY)
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # What takes a run of its own, several times: whole runs that are killed, disks that are full.
 faults: $(READY)

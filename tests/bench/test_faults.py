@@ -204,6 +204,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(
     pd.testing.assert_frame_equal(numbers(out), numbers(whole))
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder_share_its_cells(start: Start, tiny: Path, tmp_path: Path) -> None:
     """Both end with all outcomes; each cell is computed by one of them."""
     lengthen(tiny, 10)
