@@ -26,6 +26,7 @@ from analysis.points import (
     score_against_calls,
     score_against_seconds,
     step_times,
+    timed_steps,
 )
 from analysis.style import STYLE, colour, families, linestyle, marker
 
@@ -48,6 +49,7 @@ Draw = Callable[[pd.DataFrame, str, Axes], None]
 
 _CURVES = (learning_curves, learning_against_seconds, learning_against_calls)
 _LISTS = (final_scores, step_times)
+_LOW = (*_LISTS, timed_steps)
 _COSTS = (score_against_calls, score_against_seconds)
 _REST = (support_during_training, rate_against_distortion, heat_map)
 _NAMES = [draw.__name__ for draw in (*_LISTS, *_CURVES, *_COSTS, *_REST)]
@@ -56,16 +58,16 @@ _NAMES = [draw.__name__ for draw in (*_LISTS, *_CURVES, *_COSTS, *_REST)]
 def save_row(table: pd.DataFrame, tasks: Sequence[str], draw: Draw, folder: Path) -> Path:
     """Draw a row of axes, one for each task, into a PDF and a PNG, whose path is returned."""
     names = table.loc[table["task"].isin(tasks), "estimator"].nunique()
-    height = max(1.6, 0.6 + 0.155 * names) if draw in _LISTS else 2.5
+    height = max(1.6, 0.6 + 0.155 * names) if draw in _LOW else 2.5
     with mpl.rc_context(STYLE):
-        beside = len(tasks) == 1 and draw not in _LISTS
+        beside = len(tasks) == 1 and draw not in _LOW
         width = WIDTH * len(tasks) + 1.4 * beside
         figure = Figure(figsize=(width, height), layout="constrained")
         grid = figure.subplots(1, len(tasks), squeeze=False)
         for axes, task in zip(grid[0], tasks, strict=True):
             draw(table, task, axes)
         handles = _legend_of(grid[0])
-        if handles and draw not in _LISTS:
+        if handles and draw not in _LOW:
             columns = 1 if beside else min(len(handles), round(width / 1.45))
             figure.legend(
                 [*handles.values()],

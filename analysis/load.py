@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.schema import GRADIENTS, TRAINING, Kind, kind_with
+from analysis.schema import GRADIENTS, TIMING, TRAINING, Kind, kind_with
 from analysis.stored import ResultsError, read_cells
 
 FLOOR = "none"
@@ -27,6 +27,11 @@ def load_results(folder: Path) -> pd.DataFrame:
 def load_gradients(folder: Path) -> pd.DataFrame:
     """The same for measurements of gradients."""
     return _load(folder, GRADIENTS)
+
+
+def load_timing(folder: Path) -> pd.DataFrame:
+    """The same for times of training steps."""
+    return _load(folder, TIMING)
 
 
 def _load(folder: Path, kind: Kind) -> pd.DataFrame:

@@ -96,16 +96,29 @@ def step_times(table: pd.DataFrame, task: str, axes: Axes) -> None:
     rows, note = under_equal_circumstances(final_rows(table[table["task"] == task]))
     rows = rows[(rows["step"] > 0) & (rows["train_seconds"] > 0)]
     times = 1e3 * rows["train_seconds"] / rows["step"]
-    means = times.groupby(rows["estimator"]).mean().sort_values(ascending=False)
-    for height, name in enumerate(map(str, means.index)):
-        own = times[rows["estimator"] == name]
-        axes.plot(own, [height] * len(own), ".", color=colour(name), markersize=3, alpha=0.5)
-        axes.plot(means[name], height, color=colour(name), marker=marker(name))
-    axes.set_yticks(range(len(means)), list(map(str, means.index)))
-    axes.set(xlabel="milliseconds a step", ylim=(-0.7, len(means) - 0.3))
-    if len(means) and means.max() > 5 * means.min():
-        logarithmic(axes.xaxis)
+    _list_times(times, rows["estimator"], times.groupby(rows["estimator"]).mean(), axes)
     entitle(axes, task, note)
+
+
+def timed_steps(table: pd.DataFrame, task: str, axes: Axes) -> None:
+    """The same from a table of timed steps: median, and every repetition as a dot."""
+    rows, note = under_equal_circumstances(table[table["task"] == task])
+    medians = rows.groupby("estimator")["milliseconds"].median()
+    _list_times(rows["milliseconds"], rows["estimator"], medians, axes)
+    entitle(axes, task, note)
+
+
+def _list_times(times: pd.Series, estimators: pd.Series, middle: pd.Series, axes: Axes) -> None:
+    """Milliseconds as dots and each estimator's middle, a line for each, fastest on top."""
+    middle = middle.sort_values(ascending=False)
+    for height, name in enumerate(map(str, middle.index)):
+        own = times[estimators == name]
+        axes.plot(own, [height] * len(own), ".", color=colour(name), markersize=3, alpha=0.5)
+        axes.plot(middle[name], height, color=colour(name), marker=marker(name))
+    axes.set_yticks(range(len(middle)), list(map(str, middle.index)))
+    axes.set(xlabel="milliseconds a step", ylim=(-0.7, len(middle) - 0.3))
+    if len(middle) and middle.max() > 5 * middle.min():
+        logarithmic(axes.xaxis)
 
 
 def heat_map(table: pd.DataFrame, axes: Axes) -> None:

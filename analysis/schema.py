@@ -29,6 +29,9 @@ _GRADIENT_NUMBERS = (
     "objective_distance", "plain_norm", "seconds", "knob_value",
 )  # fmt: skip
 
+KindName = Literal["training", "gradients", "timing"]
+"""What the cells of a grid do."""
+
 SEARCH_VERSION = 1
 """The version of the columns of a search's trials, which is written and understood."""
 
@@ -42,7 +45,8 @@ CIRCUMSTANCES = frozenset(
     {
         "profile", "reason", "traceback", "device", "machine", "torch", "numba", "python",
         "packages", "commit", "dirty", "command", "started", "cells_beside", "wall_seconds",
-        "train_seconds", "seconds", "peak_memory_mb", "schema_version", "hyperparameters",
+        "train_seconds", "seconds", "milliseconds", "peak_memory_mb", "schema_version",
+        "hyperparameters",
     }
 )  # fmt: skip
 """Columns that may differ where the same cell is run again: the others are its numbers.
@@ -63,7 +67,7 @@ def _schema(text: Sequence[str], numbers: Sequence[str], counts: Sequence[str]) 
 class Kind:
     """What cells do, and the columns of their rows."""
 
-    name: Literal["training", "gradients"]
+    name: KindName
     columns: pa.Schema
     version: int
     """Which is written."""
@@ -77,7 +81,7 @@ class Kind:
 
     def missing(self, version: int) -> list[str] | None:
         """The columns that rows of a version don't have yet; None if it can't be read."""
-        if not min(self.added) - 1 <= version <= self.version:
+        if not min(self.added, default=self.version + 1) - 1 <= version <= self.version:
             return None
         return [name for since, names in self.added.items() if since > version for name in names]
 
@@ -104,6 +108,12 @@ GRADIENTS = Kind(
     added={4: ("packages", "traceback")},
 )
 
+TIMING = Kind(
+    "timing",
+    _schema(_COMMON_TEXT, (*_COMMON_NUMBERS, "milliseconds"), (*_COMMON_COUNTS, "repetition")),
+    version=1,
+    added={},
+)
 
 SEARCH = pa.schema(
     [(name, pa.string()) for name in (
@@ -120,4 +130,5 @@ SEARCH = pa.schema(
 
 def kind_with(columns: Collection[str]) -> Kind:
     """The kind of rows that have these columns."""
-    return GRADIENTS if "group" in columns else TRAINING
+    marks = {"group": GRADIENTS, "repetition": TIMING}
+    return next((kind for mark, kind in marks.items() if mark in columns), TRAINING)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from analysis.schema import PARTITIONS, REQUIRED, kind_with
+from analysis.schema import PARTITIONS, REQUIRED, KindName, kind_with
 
 _HERE = fs.LocalFileSystem()  # else pyarrow takes the path "a:b" for an address
 
@@ -125,7 +125,8 @@ def _read_once(folder: Path, files: list[Path]) -> pa.Table:
         raise ResultsError(f"{folder} holds no results: run run_bench.py --out {folder} first")
     tables = [read_cell(file) for file in files]
     if any(not table.schema.equals(tables[0].schema) for table in tables):
-        raise ResultsError(f"{folder} holds training and gradients: keep them in two folders")
+        kinds = sorted({kind_with(table.column_names).name for table in tables})
+        raise ResultsError(f"{folder} holds {' and '.join(kinds)}: keep them in folders apart")
     table = pa.concat_tables(tables)
     if (folder / GRID).is_file():
         keys = [asked.key for asked in read_grid(folder)]
@@ -227,7 +228,7 @@ def _wrong(table: pa.Table, columns: pa.Schema) -> str | None:
     return f"has rows without {lacking[0]}" if lacking else None
 
 
-def kind_of(folder: Path) -> Literal["training", "gradients", "search"]:
+def kind_of(folder: Path) -> KindName | Literal["search"]:
     """What a results folder holds.
 
     Raises:

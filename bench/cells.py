@@ -45,6 +45,8 @@ class Cell:
     gradients: dict[str, Any] | None = None
     """Where that is what the cell is for: how to measure gradients ("settings"), on which model
     ("model"), and the setting of the estimator that was turned, if one was ("knob")."""
+    timing: bool = False
+    """Only the time of some steps is wanted."""
 
     @cached_property
     def key(self) -> str:
@@ -52,7 +54,10 @@ class Cell:
 
         The order of the command line, the number of jobs, paths and the host have no part in it.
         """
-        content = json.dumps(asdict(self) | {"numerics": NUMERICS}, sort_keys=True)
+        fields = asdict(self) | {"numerics": NUMERICS}
+        if not self.timing:  # it came later, and is not to change the keys of other cells
+            del fields["timing"]
+        content = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property

@@ -2,8 +2,9 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -13,6 +14,7 @@ from bench.cli_tune import Tuning
 from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from analysis.schema import KindName
     from bench.cells import Planned
     from bench.runner import Execution
 
@@ -29,15 +31,29 @@ app = App(
 
 
 @app.default
-def run(*, grid: Grid = DEFAULT_GRID, output: Output = DEFAULT_OUTPUT) -> int:
+def run(
+    *,
+    grid: Grid = DEFAULT_GRID,
+    output: Output = DEFAULT_OUTPUT,
+    timing: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
     """Train and evaluate every task with every estimator.
 
     Cells that are stored already are not run again. Exits with 1 if any cell failed.
+
+    Parameters
+    ----------
+    timing
+        Take the time of some steps of each cell, one cell at a time, in place of training; in a
+        results folder of its own.
     """
-    grid.check()
+    grid.check(alone=timing)
     output.check()
     planned = grid.plan(grid.load_profile())
-    return _run(planned, grid.execution("training"), "training", output)
+    if not timing:
+        return _run(planned, grid.execution("training"), "training", output)
+    timed = [replace(one, cell=replace(one.cell, timing=True)) for one in planned]
+    return _run(timed, replace(grid.execution("timing"), jobs=1), "timing", output)
 
 
 @app.command
@@ -217,6 +233,7 @@ def report(results: Path, /, *, baseline: str | None = None, against: Path | Non
     from analysis.report import write_report
     from analysis.search import write_search_report
     from analysis.stored import kind_of
+    from analysis.timing import write_timing_report
 
     with results_errors():
         kind = kind_of(results)
@@ -228,8 +245,12 @@ def report(results: Path, /, *, baseline: str | None = None, against: Path | Non
         elif baseline or against:
             raise UserError(f"--baseline and --against are for trainings, {results} holds {kind}")
         else:
-            write = {"gradients": write_gradient_report, "search": write_search_report}[kind]
-            written = write(results)
+            write = {
+                "gradients": write_gradient_report,
+                "search": write_search_report,
+                "timing": write_timing_report,
+            }
+            written = write[kind](results)
     for path in written:
         print(path)
     return 0
@@ -264,7 +285,7 @@ def main() -> None:
 def _run(
     planned: "list[Planned]",
     execution: "Execution",
-    kind: Literal["training", "gradients"],
+    kind: "KindName",
     output: Output,
 ) -> int:
     """Run cells with their progress shown, report on them, and say how they ended."""

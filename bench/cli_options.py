@@ -17,6 +17,7 @@ from pydantic import ByteSize
 from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from analysis.schema import KindName
     from bench.cells import Planned
     from bench.limits import Limits
     from bench.profiles import Profile
@@ -73,9 +74,11 @@ class Grid:
     scheduler: str | None = None
     """Address of the Dask cluster's scheduler, such as tcp://HOST:8786."""
 
-    def check(self) -> None:
+    def check(self, alone: bool = False) -> None:
         """Refuse numbers and a device that can't be.
 
+        Args:
+            alone: cells are to run one at a time on this machine.
         Raises:
             UserError: an option is wrong.
         """
@@ -83,6 +86,8 @@ class Grid:
             value = getattr(self, name)
             if value is not None and not 1 <= value <= MOST:
                 raise UserError(f"--{name} {value}: give 1 to {MOST}")
+        if alone and (self.executor == "dask" or (self.jobs or 1) > 1):
+            raise UserError("--timing runs one cell at a time here: leave out --jobs, --executor")
         _check_device(self.device)
         for name in ("time_limit", "grid_time_limit"):
             limit = getattr(self, name)
@@ -142,7 +147,7 @@ class Grid:
             reason = str(error).splitlines()[0]
             raise UserError(f"a task can't be built from its settings: {reason}") from error
 
-    def execution(self, kind: Literal["training", "gradients", "tune"]) -> "Execution":
+    def execution(self, kind: "KindName | Literal['tune']") -> "Execution":
         """How to run the cells, in a results folder that is there.
 
         Args:
@@ -150,7 +155,7 @@ class Grid:
         Raises:
             UserError: the results folder can't be written to, or read.
         """
-        from analysis.load import load_gradients, load_results
+        from analysis.load import load_gradients, load_results, load_timing
         from analysis.stored import GRID, TRIALS, holds_results, read_grid
         from bench.runner import Execution
 
@@ -158,6 +163,7 @@ class Grid:
         prefix, load = {
             "training": ("", load_results),
             "gradients": ("gradients", load_gradients),
+            "timing": ("timing", load_timing),
             "tune": ("tune", load_results),
         }[kind]
         default = "-".join(part for part in (prefix, stem, self.dataset) if part)

@@ -113,6 +113,26 @@ class Course:
         self.best_parameters = state["best_parameters"]
 
 
+def ready(cell: Cell, data_dir: Path | None, device: str, models: Path | None) -> Trainer:
+    """A cell at its start, after a few steps of a throw-away copy.
+
+    Raises:
+        DivergedError: its warm start diverged.
+        DataError: a data set is missing or damaged.
+    """
+    start = warm_start(cell, models, data_dir, device)
+
+    def fresh() -> Trainer:
+        trainer = Trainer(cell, data_dir, device)
+        if start is not None:
+            trainer.parameters.copy_(start)
+        return trainer
+
+    with suppress(DivergedError):  # which the real steps will find as well
+        fresh().train(WARM_UP_STEPS)
+    return fresh()
+
+
 def train_cell(
     cell: Cell,
     data_dir: Path | None = None,
@@ -141,17 +161,7 @@ def train_cell(
         DivergedError: the loss stopped being finite.
         DataError: a data set is missing or damaged.
     """
-    start = warm_start(cell, models, data_dir, device)
-
-    def fresh() -> Trainer:
-        trainer = Trainer(cell, data_dir, device)
-        if start is not None:
-            trainer.parameters.copy_(start)
-        return trainer
-
-    with suppress(DivergedError):  # which the real steps will find as well
-        fresh().train(WARM_UP_STEPS)
-    trainer = fresh()
+    trainer = ready(cell, data_dir, device, models)
     course = Course(trainer, checkpoint)
     yield from list(course.rows)
     while True:

@@ -3,10 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from analysis.schema import KindName
 from bench.printing import WELL, Bad, print_bad, print_frames, print_line
 from bench.store import compact
 
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
     from bench.runner import Outcome
 
 
-def report_on(
-    results: Path, kind: Literal["training", "gradients"], console: Console | None
-) -> Path:
+def report_on(results: Path, kind: KindName, console: Console | None) -> Path:
     """Put all cells into one table, write the report, and print its tables; the report's path.
 
     Args:
@@ -29,16 +28,25 @@ def report_on(
     """
     from analysis.gradient_rows import pooled
     from analysis.gradients import quality_table, write_gradient_report
-    from analysis.load import load_gradients, load_results
+    from analysis.load import load_gradients, load_results, load_timing
     from analysis.report import write_report
     from analysis.tables import summary
+    from analysis.timing import times_table, write_timing_report
 
     compact(results)
-    written = write_report(results) if kind == "training" else write_gradient_report(results)
-    if console is not None and kind == "training":
-        print_frames(load_results(results), summary, console)
-    elif console is not None:
-        print_frames(pooled(load_gradients(results)), quality_table, console)
+    write = {
+        "training": write_report,
+        "gradients": write_gradient_report,
+        "timing": write_timing_report,
+    }
+    written = write[kind](results)
+    if console is not None:
+        if kind == "training":
+            print_frames(load_results(results), summary, console)
+        elif kind == "gradients":
+            print_frames(pooled(load_gradients(results)), quality_table, console)
+        else:
+            print_frames(load_timing(results), times_table, console)
     return written[0]
 
 

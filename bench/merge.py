@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from analysis.schema import CIRCUMSTANCES, kind_with
+from analysis.schema import CIRCUMSTANCES, KindName, kind_with
 from analysis.stored import GRID, JOURNAL, TRIALS, Asked, cell_files, read_cell, read_grid
 from bench.errors import UserError
 from bench.files import written_whole
@@ -33,14 +33,14 @@ class _Stored:
     name: str
     status: str
     numerics: int
-    kind: Literal["training", "gradients"]
+    kind: KindName
 
 
 @dataclass(frozen=True)
 class Merged:
     """What came of a merge."""
 
-    kind: Literal["training", "gradients"]
+    kind: KindName
     taken: dict[Path, int]
     """How many cells come from which folder."""
     twice: int
@@ -129,7 +129,7 @@ def _stored(folder: Path, file: Path) -> _Stored:
     return _Stored(folder, file, name, last["status"], last["numerics"], kind)
 
 
-def _one_kind(cells: Sequence[_Stored]) -> Literal["training", "gradients"]:
+def _one_kind(cells: Sequence[_Stored]) -> KindName:
     """What all cells do.
 
     Raises:

@@ -22,6 +22,7 @@ from bench.memory import keep_memory
 from bench.profiles import Found
 from bench.provenance import device_name, provenance
 from bench.store import hyperparameters, write_cell
+from bench.timing import time_cell
 from bench.training import DivergedError, Row, Trainer
 
 MODELS = "models"
@@ -171,6 +172,8 @@ def _work(cell: Cell, execution: Execution, report: Report) -> Iterator[Row]:
     where = (execution.data_dir, execution.device, report)
     if cell.gradients is not None:
         return gradient_cell(cell, execution.results / MODELS, *where)
+    if cell.timing:
+        return time_cell(cell, *where, models=execution.results / MODELS)
 
     def keep_examples(trainer: Trainer) -> None:
         if cell.last_split == "test":  # examples are of test images

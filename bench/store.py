@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.schema import GRADIENTS, REQUIRED, TRAINING, Kind
+from analysis.schema import GRADIENTS, REQUIRED, TIMING, TRAINING, Kind
 from analysis.stored import GRID, TABLE, Asked, read_cells, read_grid, rows_of_cell
 from bench.files import written_whole
 from bench.numerics import NUMERICS
@@ -42,8 +42,8 @@ def write_cell(results: Path, cell: "Cell", rows: Iterable[dict[str, Any]]) -> N
         KeyError: a row has a column that the schema does not know, or lacks one that it requires.
         ValueError, TypeError: a value has another type than its column.
     """
-    table = _table(list(rows), TRAINING if cell.gradients is None else GRADIENTS)
-    _write(table, cell_path(results, cell))
+    kind = TIMING if cell.timing else TRAINING if cell.gradients is None else GRADIENTS
+    _write(_table(list(rows), kind), cell_path(results, cell))
 
 
 class StoredEnd(NamedTuple):

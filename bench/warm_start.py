@@ -43,6 +43,7 @@ def warm_start_of(cell: Cell) -> Cell | None:
         evaluation={},
         seed=SEED,
         gradients=None,
+        timing=False,
     )
 
 

@@ -194,7 +194,9 @@ def test_kinds_are_told_apart(table: pd.DataFrame, tmp_path: Path) -> None:
     write_cells(table, tmp_path / "both")
     write_cells(gradients.assign(key="g" + gradients["key"]), tmp_path / "both", GRADIENTS)
     for load in (load_results, load_gradients):
-        with pytest.raises(ResultsError, match="training and gradients: keep them in two folders"):
+        with pytest.raises(
+            ResultsError, match="gradients and training: keep them in folders apart"
+        ):
             load(tmp_path / "both")
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.load import load_results
-from analysis.schema import CIRCUMSTANCES, GRADIENTS, TRAINING
+from analysis.schema import CIRCUMSTANCES, GRADIENTS, TIMING, TRAINING
 from analysis.stored import JOURNAL, read_cell, read_grid
 from bench import merge as module
 from bench.cells import Cell
@@ -130,7 +130,7 @@ def test_every_number_counts_and_no_circumstance(
 
 
 def test_the_circumstances_are_columns() -> None:
-    names = {*TRAINING.columns.names, *GRADIENTS.columns.names}
+    names = {name for kind in (TRAINING, GRADIENTS, TIMING) for name in kind.columns.names}
     assert names >= CIRCUMSTANCES
 
 

@@ -54,7 +54,7 @@ REFERENCE: dict[str, dict[str, float]] = {
 }  # fmt: skip
 """Milliseconds a step of the public code of Correia et al. 2020, two cores, batch 64."""
 
-PARTS = ("data", "encoder", "mapping", "decoder", "backward", "optimizer")
+PARTS = ("data", "encoder", "mapping", "estimator", "decoder", "backward", "optimizer")
 
 
 def random_idx_files(folder: Path, train: int = 60_000, test: int = 500) -> None:
@@ -106,6 +106,7 @@ def watched(trainer: Trainer) -> Iterator[Parts]:
         (trainer.task, "training_batch", "data"),
         (trainer.task, "encode", "encoder"),
         (trainer.estimator, "distribution", "mapping"),
+        *((trainer.estimator, name, "estimator") for name in ("propose", "combine", "update")),
         (trainer.task, "cost", "decoder"),
         (torch.Tensor, "backward", "backward"),
         (trainer.optimizer, "step", "optimizer"),
