@@ -37,7 +37,8 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
 
     Biases, their bounds and `distance` (between the objectives' gradients) are relative to the norm
     of the exact gradient, variances and mean squared errors to its square, each at its own seed.
-    The square of the bias is the mean of squares, and its interval that of this mean.
+    The square of the bias is the mean of squares, and its interval that of this mean. Where both
+    the exact gradient and an estimate without noise are zero, all of these are.
     """
     rows = [
         dict(zip(WHAT, what, strict=True)) | _mean(own)
@@ -49,13 +50,16 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
 _COLUMNS = (
     "step", "seeds", "declared", "bias", "bias_low", "bias_high", "variance", "variance_error",
     "cosine", "cosine_error", "mean_squared_error", "signal_to_noise", "decoder_calls", "seconds",
-    "distance", "draws", "settings",
+    "distance", "draws", "settings", "flat",
 )  # fmt: skip
 
 
 def _mean(own: pd.DataFrame) -> dict[str, Any]:
     """The figures of one measurement, from its rows of several seeds."""
-    norm = own["exact_norm"].where(own["exact_norm"] > 0)
+    norm = own["exact_norm"]
+
+    def relative(name: str) -> pd.Series:
+        return (own[name] / norm**2).where((norm > 0) | (own[name] != 0), 0.0)
 
     def mean(values: pd.Series) -> float:
         return float(values.mean(skipna=False))
@@ -63,9 +67,9 @@ def _mean(own: pd.DataFrame) -> dict[str, Any]:
     def error(values: pd.Series) -> float:
         return math.sqrt(float((values**2).sum(skipna=False))) / len(values)
 
-    square = mean(own["bias_square"] / norm**2)
-    bias, low, high = norm_interval(square, error(own["bias_square_error"] / norm**2))
-    variance = mean(own["variance"] / norm**2)
+    square = mean(relative("bias_square"))
+    bias, low, high = norm_interval(square, error(relative("bias_square_error")))
+    variance = mean(relative("variance"))
     return {
         "step": mean(own["step"]),
         "seeds": len(own),
@@ -74,7 +78,7 @@ def _mean(own: pd.DataFrame) -> dict[str, Any]:
         "bias_low": low,
         "bias_high": high,
         "variance": variance,
-        "variance_error": error(own["variance_error"] / norm**2),
+        "variance_error": error(relative("variance_error")),
         "cosine": mean(own["cosine"]),
         "cosine_error": error(own["cosine_error"]),
         "mean_squared_error": bias**2 + variance,
@@ -84,6 +88,7 @@ def _mean(own: pd.DataFrame) -> dict[str, Any]:
         "distance": mean(own["objective_distance"] / own["plain_norm"]),
         "draws": mean(own["draws"]),
         "settings": json.loads(own["hyperparameters"].iloc[0])["estimator"],
+        "flat": int((norm == 0).sum()),
     }
 
 

@@ -86,6 +86,8 @@ def _at(own: pd.DataFrame, calls: float, base: pd.Series) -> str:
     there = own[own["decoder_calls"] == calls]
     if len(there):
         return _variance(there.iloc[0]["variance"])
+    if base["decoder_calls"] == calls:
+        return _variance(base["variance"])
     return _of_sum(base, base["decoder_calls"] <= calls)
 
 
@@ -124,7 +126,7 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
             line = lines.setdefault(row["estimator"], {})
             line[f"{task}: bias"] = _bias(row)
             line[f"{task}: variance"] = alone or _at(own, calls, row)
-    return pd.DataFrame.from_dict(lines, orient="index").fillna("")
+    return pd.DataFrame.from_dict(lines, orient="index").sort_index().fillna("")
 
 
 def _is_sum(row: pd.Series) -> bool:
@@ -134,10 +136,11 @@ def _is_sum(row: pd.Series) -> bool:
 def _bias(row: pd.Series) -> str:
     """The bias with its interval; where none is found, what it is below.
 
-    One that is found where the estimator has none by its own account is marked.
+    One that is found where the estimator has none by its own account is marked, and so is that of
+    an objective that has no gradient.
     """
     if _is_sum(row) and row["bias_high"] < 1e-6:
-        return "0"
+        return "0 ‡" if row["flat"] else "0"
     if row["bias_low"] > 0:
         mark = "" if row["declared"] == "biased" else " †"
         return f"{row['bias']:.2f} ({row['bias_low']:.2f} to {row['bias_high']:.2f}){mark}"
@@ -186,7 +189,8 @@ _OVERVIEW = (
     "bias of estimators as they are set (with a 95% interval, or what it is below where none was "
     "found) and variance of one estimate at equal decoder calls, the fewest of the tables below. "
     "Means over seeds. † By its own account the estimator has no bias: chance, one time in "
-    "twenty, or an outcome so rare that no draw has seen it, for which no interval has room."
+    "twenty, or an outcome so rare that no draw has seen it, for which no interval has room. ‡ Its "
+    "own objective has no gradient here (at one seed at least): q is sure of one assignment."
 )
 _QUALITY = "As set, and with one setting turned at a time; variance and MSE are of one estimate."
 _BUDGET = (

@@ -195,3 +195,37 @@ def test_measurements_of_another_schema_are_refused(table: pd.DataFrame, tmp_pat
     write(table.assign(schema_version=2), tmp_path, GRADIENTS)
     with pytest.raises(ResultsError, match="schema 2, this is 4: read them"):
         load_gradients(tmp_path)
+
+
+def test_an_objective_without_a_gradient_is_said_to_have_none() -> None:
+    """A sparse q that is one-hot in every row, at one of two seeds: no 0/0 in the tables."""
+    flat = rows_of("sparsemax", seed=1)
+    for row in flat:
+        row["exact_norm"] = 0.0
+    rows = pooled(pd.DataFrame([*rows_of("sparsemax"), *flat, *rows_of("dense")]))
+    assert rows.loc[rows["estimator"] == "sparsemax", "flat"].eq(1).all()
+    shown = quality_table(rows, "ssvae")
+    assert list(shown["bias"]) == ["0", "0 ‡"]
+    assert list(shown["variance"]) == ["0", "0"]
+    assert "nan" not in shown.to_string() + overview(rows).to_string()
+
+
+def test_noise_around_a_gradient_of_zero_is_not_called_none() -> None:
+    noisy = rows_of("sfe", variance=1.0)
+    for row in noisy:
+        row["exact_norm"] = 0.0
+    assert pooled(pd.DataFrame(noisy))["variance"].map(lambda value: value > 1e9).all()
+
+
+def test_an_estimator_that_makes_so_many_calls_as_it_is_set_needs_no_sweep() -> None:
+    rows = pooled(
+        pd.DataFrame(
+            [
+                *rows_of("sfe", variance=8, settings={"samples": 1}),
+                *rows_of("sfe", "samples", 4, variance=2, calls=4, settings={"samples": 4}),
+                *rows_of("rloo", variance=0.8, calls=4, settings={"samples": 4}),
+            ]
+        )
+    )
+    assert budget_table(rows, "ssvae").loc["rloo", "at 4 calls"] == "0.8"
+    assert list(overview(rows)["ssvae: variance"]) == ["0.8", "2"]
