@@ -145,7 +145,7 @@ class SemiSupervisedVAE(Task):
 
     def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
         """−log p(x | z, h) + KL(q(h | x, z) ‖ N(0, I)) with h drawn from q(h | x, z)."""
-        x, hidden, noise = (part[row] for part in context[:3])
+        x, hidden, noise = (part.index_select(0, row) for part in context[:3])
         mean, log_std = self._gaussian(hidden, z)
         h = mean + log_std.exp() * noise
         kl = 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).sum(dim=1)
