@@ -71,7 +71,8 @@ class BitVectorVAE(Task):
 
     def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
         (x,) = context
-        return pixel_nll(self._decode(z), self.to_levels.weight, self.to_levels.bias, x.index_select(0, row))
+        target = x.index_select(0, row)
+        return pixel_nll(self._decode(z), self.to_levels.weight, self.to_levels.bias, target)
 
     def _decode(self, z: Tensor) -> Tensor:
         """The numbers that the decoder gives each pixel, (N, P, F)."""

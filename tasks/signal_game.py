@@ -128,7 +128,8 @@ class SignalGame(Task):
 
     def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
         """−log p(target | symbol z, candidates)."""
-        return F.cross_entropy(self._receive(context, z, row), context[1].index_select(0, row), reduction="none")
+        target = context[1].index_select(0, row)
+        return F.cross_entropy(self._receive(context, z, row), target, reduction="none")
 
     def _receive(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
         """The receiver's score of each candidate, (N, C)."""
@@ -137,7 +138,8 @@ class SignalGame(Task):
             # Score all symbols for each row in one product and pick: that reads the embeddings
             # once, where the other way copies them for every assignment.
             return torch.einsum("bce,ke->bkc", embedded, self.symbols.weight)[row, z]
-        return torch.einsum("nce,ne->nc", embedded.index_select(0, row), embed(z, self.symbols.weight))
+        candidates = embedded.index_select(0, row)
+        return torch.einsum("nce,ne->nc", candidates, embed(z, self.symbols.weight))
 
     def correct(self, encoding: Encoding, z: Tensor) -> Tensor:
         rows = torch.arange(len(z), device=z.device)
