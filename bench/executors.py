@@ -1,5 +1,6 @@
 """Ways to run many cells at a time: processes of this machine, or the workers of a Dask cluster."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ def run_here(todo: Sequence[Todo], execution: Execution, done: Done) -> None:
     """
     beside = min(execution.jobs, len(todo)) - 1
     work = run_claimed if execution.jobs == 1 else _run_in_worker
+    # joblib replaces a process that has grown, as one that keeps its memory does.
+    warnings.filterwarnings("ignore", "A worker stopped while", UserWarning)
     pool = Parallel(n_jobs=execution.jobs, return_as="generator_unordered", batch_size=1)
     over: set[str] = set()
     try:

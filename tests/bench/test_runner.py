@@ -2,6 +2,7 @@
 
 import itertools
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -242,6 +243,20 @@ def test_a_cell_whose_file_is_cut_short_is_run_again(
     path.write_bytes(path.read_bytes()[:-100])
     assert statuses(cell, execution) == ["ok"]
     pd.testing.assert_series_equal(stored_rows(execution)["elbo"], whole["elbo"])
+
+
+def test_a_process_that_joblib_replaces_is_nothing_to_tell(
+    cell: Cell, execution: runner.Execution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pool(**_: object) -> Callable[[Iterator[object]], Iterator[object]]:
+        said = "A worker stopped while some jobs were given to the executor. This can be caused by"
+        warnings.warn(said, UserWarning, stacklevel=1)
+        return lambda tasks: iter(())
+
+    monkeypatch.setattr(executors, "Parallel", pool)
+    with warnings.catch_warnings(record=True) as told:
+        executors.run_here([executors.Todo(cell, None)], execution, lambda outcome: None)
+    assert not told
 
 
 def test_a_skipped_pair_is_a_row(profile: Profile, execution: runner.Execution) -> None:
