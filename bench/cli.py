@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from bench.cells import Planned
     from bench.runner import Execution
 
+QUIET = 0.5
+"""Most processes, as a mean over the last minute, that may have run on a machine that is quiet."""
+
 DEFAULT_GRID = Grid()
 DEFAULT_OUTPUT = Output()
 DEFAULT_TUNING = Tuning()
@@ -52,6 +55,7 @@ def run(
     planned = grid.plan(grid.load_profile())
     if not timing:
         return _run(planned, grid.execution("training"), "training", output)
+    _tell_if_busy(output)
     timed = [replace(one, cell=replace(one.cell, timing=True)) for one in planned]
     return _run(timed, replace(grid.execution("timing"), jobs=1), "timing", output)
 
@@ -299,6 +303,16 @@ def _run(
     with results_errors():
         written = report_on(execution.results, kind, None if output.quiet else console)
     return conclude(outcomes, execution.results, written, output, console)
+
+
+def _tell_if_busy(output: Output) -> None:
+    """Say that times will not be those of a quiet machine, if this one has not been quiet."""
+    from bench.printing import print_line
+
+    load = os.getloadavg()[0]
+    if load > QUIET:
+        line = f"the machine has been busy in the last minute (load {load:.1f}): times may be long"
+        print_line(output.console(), line)
 
 
 def _plain(value: object) -> str:

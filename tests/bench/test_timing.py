@@ -1,5 +1,6 @@
 """The short pass for times: what is on its clock, and that cells run alone."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,3 +87,16 @@ def test_times_and_trainings_keep_folders_apart(here: Here, tiny: Path, tmp_path
     done = here(*some, "--timing", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "holds training, not timing: give another folder" in done.stderr
+
+
+@pytest.mark.parametrize(("load", "told"), [(0.1, False), (1.7, True)])
+def test_a_busy_machine_is_told_of(
+    here: Here, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: float, told: bool
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    done = here(
+        "--profile", tiny, "--timing", "--tasks", "ssvae", "--estimators", "none", "--seeds", 1,
+        "--out", tmp_path / "times",
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert ("busy in the last minute (load 1.7)" in done.stdout) == told
