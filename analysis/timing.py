@@ -1,5 +1,6 @@
 """Times of training steps, from cells that ran one at a time for these alone."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -52,10 +53,11 @@ def times_table(table: pd.DataFrame, task: str) -> pd.DataFrame:
                 for low, high in zip(found["lower_quartile"], found["upper_quartile"], strict=True)
             ],
             "× the fastest": (found["median"] / found["median"].min()).map("{:.1f}".format),
-            "decoder calls": found["decoder_calls"].map("{:.1f}".format, na_action="ignore"),
+            "decoder calls": ["" if math.isnan(n) else f"{n:.1f}" for n in found["decoder_calls"]],
             "repetitions": found["repetitions"].astype(str),
-        }
-    ).fillna("")
+        },
+        index=found.index,
+    )
 
 
 def write_timing_report(folder: Path) -> list[Path]:
