@@ -2,8 +2,8 @@
 
     log p(x | z) = Σ_pixels log softmax(W r(z) + b)[x],   z ∈ {0, 1}^D, uniform prior
 
-(Correia et al. 2020, section 5.3). Encoder P-128-D; decoder D-128-(P × 5), ReLU, and one linear
-map from 5 to the grey levels that all pixels share.
+(Correia et al. 2020, section 5.3). Encoder P-128-D; decoder D-128-(P × 5) and one linear map
+from 5 to the grey levels that all pixels share; ReLU in hidden layers.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,6 @@ from typing import ClassVar, Literal, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tasks.base import Context, Encoding, Split, Task, TaskSettings, mlp
 from tasks.data import Images
@@ -76,7 +75,7 @@ class BitVectorVAE(Task):
 
     def _decode(self, z: Tensor) -> Tensor:
         """The numbers that the decoder gives each pixel, (N, P, F)."""
-        return F.relu(self.decoder(z)).unflatten(1, (self.features, -1))
+        return self.decoder(z).unflatten(1, (self.features, -1))
 
     def _mean_image(self, z: Tensor) -> Tensor:
         """E[x | z] with grey levels in [0, 1], (N, P)."""

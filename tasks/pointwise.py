@@ -1,6 +1,6 @@
 """A network from a number to a number, applied to every entry of a tensor alone.
 
-    y = ⟨v, σ(x w + b)⟩ + c
+    y = ⟨v, σ(x w)⟩
 
 With H hidden units and N entries the library's layers write N × H numbers some ten times over to
 memory: 34 MB each for 64 rows of 256 entries and 512 units. `pointwise` works in tiles that stay in
@@ -18,54 +18,51 @@ TILE = 2**17
 """Hidden units in a tile: half a MiB in float32."""
 
 
-def plain_pointwise(x: Tensor, w: Tensor, b: Tensor, v: Tensor, c: Tensor) -> Tensor:
+def plain_pointwise(x: Tensor, w: Tensor, v: Tensor) -> Tensor:
     """The same as `pointwise`, by the library, holding all hidden units."""
-    return (x[..., None] * w + b).sigmoid() @ v + c
+    return (x[..., None] * w).sigmoid() @ v
 
 
-def pointwise(x: Tensor, w: Tensor, b: Tensor, v: Tensor, c: Tensor) -> Tensor:
-    """⟨v, σ(x w + b)⟩ + c of every entry.
+def pointwise(x: Tensor, w: Tensor, v: Tensor) -> Tensor:
+    """⟨v, σ(x w)⟩ of every entry.
 
     Args:
         x: any shape.
-        w, b, v: (H,).
-        c: a scalar.
+        w, v: (H,).
     Returns:
         The shape of x, differentiable once in all arguments.
     """
-    y: Tensor = _Pointwise.apply(x.flatten(), w, b, v)  # type: ignore[no-untyped-call]
-    return y.view_as(x) + c
+    y: Tensor = _Pointwise.apply(x.flatten(), w, v)  # type: ignore[no-untyped-call]
+    return y.view_as(x)
 
 
 class _Pointwise(torch.autograd.Function):
-    """On x (N,). With h = σ(x w + b) and d = h (1 − h), the slopes are v for h, and v d for
-    its argument."""
+    """On x (N,). With h = σ(x w) and d = h (1 − h), the slopes are v for h, and v d for its
+    argument."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor, v: Tensor) -> Tensor:
-        ctx.save_for_backward(x, w, b, v)
-        return torch.cat([_hidden(part, w, b) @ v for part in _tiles(x, w)])
+    def forward(ctx: Any, x: Tensor, w: Tensor, v: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w, v)
+        return torch.cat([_hidden(part, w) @ v for part in _tiles(x, w)])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        x, w, b, v = ctx.saved_tensors
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, w, v = ctx.saved_tensors
         through_w = v * w
-        x_slope, v_slope = [], torch.zeros_like(v)
-        argument_slopes = v.new_zeros(2, len(v))
+        x_slope, w_slope, v_slope = [], torch.zeros_like(w), torch.zeros_like(v)
         for part, own in zip(_tiles(x, w), _tiles(slope, w), strict=True):
-            h = _hidden(part, w, b)
+            h = _hidden(part, w)
             v_slope += own @ h
             d = h.addcmul_(h, h, value=-1)
             x_slope.append((d @ through_w).mul_(own))
-            argument_slopes += torch.stack([own * part, own]) @ d
-        w_slope, b_slope = argument_slopes * v
-        return torch.cat(x_slope), w_slope, b_slope, v_slope
+            w_slope += (own * part) @ d
+        return torch.cat(x_slope), w_slope * v, v_slope
 
 
 def _tiles(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
     return x.split(max(1, TILE // len(w)))
 
 
-def _hidden(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    return torch.outer(x, w).add_(b).sigmoid_()
+def _hidden(x: Tensor, w: Tensor) -> Tensor:
+    return torch.outer(x, w).sigmoid_()

@@ -78,8 +78,8 @@ class SignalGame(Task):
 
         self.sender_embedding = nn.Linear(data.size, settings.embedding, bias=False)
         # The published 1 × 1 convolutions: one network applied to every coordinate alone.
-        self.to_hidden = nn.Linear(1, settings.hidden)
-        self.from_hidden = nn.Linear(settings.hidden, 1)
+        self.to_hidden = nn.Linear(1, settings.hidden, bias=False)
+        self.from_hidden = nn.Linear(settings.hidden, 1, bias=False)
         self.to_scores = nn.Linear(settings.embedding, settings.vocabulary, bias=False)
         self.score_scale = settings.score_scale
         self.receiver_embedding = nn.Linear(data.size, settings.embedding, bias=False)
@@ -121,10 +121,9 @@ class SignalGame(Task):
 
     def _see(self, image: Tensor) -> Tensor:
         """The sender's features of images (B, P), (B, E)."""
-        first, second = self.to_hidden, self.from_hidden
         embedded = self.sender_embedding(image)
-        weights = (first.weight.squeeze(1), first.bias, second.weight.squeeze(0), second.bias)
-        return pointwise(embedded, *weights).sigmoid()
+        first, second = self.to_hidden.weight.squeeze(1), self.from_hidden.weight.squeeze(0)
+        return pointwise(embedded, first, second).sigmoid()
 
     def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
         """−log p(target | symbol z, candidates)."""
