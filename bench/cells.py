@@ -54,10 +54,7 @@ class Cell:
 
         The order of the command line, the number of jobs, paths and the host have no part in it.
         """
-        fields = asdict(self) | {"numerics": NUMERICS}
-        if not self.timing:  # it came later, and is not to change the keys of other cells
-            del fields["timing"]
-        content = json.dumps(fields, sort_keys=True)
+        content = json.dumps(asdict(self) | {"numerics": NUMERICS}, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
