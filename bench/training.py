@@ -73,16 +73,19 @@ class Trainer:
             DivergedError: the loss or a gradient is not finite.
         """
         start = time.perf_counter()
-        for _ in range(steps):
-            try:
-                self._step()
-            except NotFiniteError as error:
-                raise DivergedError(f"{error} at step {self.step}") from error
+        try:
+            for _ in range(steps):
+                loss = self._step()
+            if steps and loss.requires_grad:
+                self._check(loss.detach())
+        except NotFiniteError as error:
+            raise DivergedError(f"{error} at step {self.step}") from error
         if self.streams.device.startswith("cuda"):
             torch.cuda.synchronize(self.streams.device)
         self.train_seconds += time.perf_counter() - start
 
-    def _step(self) -> None:
+    def _step(self) -> Tensor:
+        """Take a step; its loss."""
         self.optimizer.zero_grad(set_to_none=False)  # they are views
         result = training_loss(
             self.task,
@@ -94,7 +97,6 @@ class Trainer:
         )
         if result.loss.requires_grad:
             result.loss.backward()
-            self._check(result.loss)
             self.optimizer.step()
         if result.update is not None:
             with torch.no_grad():
@@ -103,15 +105,19 @@ class Trainer:
             self._diagnostics[name].append(value)
         self.rows += result.rows
         self.step += 1
+        return result.loss
 
     def _batch(self) -> object:
         return self.task.training_batch(self.step, self.streams)
 
     def _check(self, loss: Tensor) -> None:
-        """Note the norm of the gradient for encoder and decoder, and refuse what is not finite."""
+        """Note the norm of the last step's gradient for encoder and decoder, if all is finite.
+
+        Once for many steps: what is not finite stays so, and the next step's scores tell as well.
+        """
         assert self.flat.grad is not None
         self.gradient_norm = self.flat.grad.norm()
-        if not torch.isfinite(loss.detach() + self.gradient_norm):
+        if not torch.isfinite(loss + self.gradient_norm):
             raise NotFiniteError(
                 f"the loss is {loss.item():.3g} and the gradient's norm {self.gradient_norm:.3g}"
             )
