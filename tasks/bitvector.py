@@ -41,6 +41,10 @@ class BitVectorVAE(Task):
         bits: int = Field(6, ge=1, le=512, description="D, the number of bits")
         hidden: int = Field(128, ge=1, description="width of the hidden layers")
         pixel_features: int = Field(5, ge=1, description="numbers that the decoder gives a pixel")
+        levels_bias: Literal["random", "frequencies"] = Field(
+            "random",
+            description="the last layer's at the start: frequencies are the training set's",
+        )
 
     def __init__(self, images: Images, settings: Settings, batch_size: int) -> None:
         super().__init__(images, settings, batch_size)
@@ -53,6 +57,19 @@ class BitVectorVAE(Task):
         self.encoder = mlp(images.size, settings.hidden, settings.bits)
         self.decoder = mlp(settings.bits, settings.hidden, images.size * settings.pixel_features)
         self.to_levels = nn.Linear(settings.pixel_features, images.levels)
+        if settings.levels_bias == "frequencies":
+            self._start_from_frequencies()
+
+    def _start_from_frequencies(self) -> None:
+        """Give each grey level its log frequency, each having been seen once more, as bias.
+
+        Learning these first pushes all scores one way, whatever the image: beyond where a sparse
+        mapping has a gradient, the bits are lost.
+        """
+        pixels = self.part("train").inputs.flatten().long()
+        counts = pixels.bincount(minlength=self.levels) + 1
+        with torch.no_grad():
+            self.to_levels.bias.copy_((counts / counts.sum()).log())
 
     def training_batch(self, step: int, streams: Streams) -> Tensor:
         pixels = self.part("train").inputs

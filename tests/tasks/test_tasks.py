@@ -163,6 +163,22 @@ def test_bitvector_cost_is_a_categorical_likelihood() -> None:
     torch.testing.assert_close(found, wanted)
 
 
+def test_bitvector_may_start_from_the_frequencies_of_grey_levels() -> None:
+    plain, started = make_task("bitvector"), make_task("bitvector", levels_bias="frequencies")
+    bias = cast(torch.nn.Linear, started.to_levels).bias.detach()
+    pixels = started.part("train").inputs
+    for level in (0, 7, 16):
+        share = ((pixels == level).sum() + 1) / (pixels.numel() + 17)
+        assert bias[level].exp() == pytest.approx(float(share), rel=1e-5)
+    assert bias.exp().sum() == pytest.approx(1, rel=1e-5)
+    others = {**plain.state_dict()}
+    assert all(
+        torch.equal(value, others[name])
+        for name, value in started.state_dict().items()
+        if name != "to_levels.bias"
+    )
+
+
 def test_game_candidates_are_of_distinct_concepts_where_there_are_enough() -> None:
     labels = load_dataset("digits").labels
     generator = torch.Generator().manual_seed(0)
