@@ -3,6 +3,7 @@
 The harness holds the only copy of the cost and counts its calls, and runs all backward passes.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -91,7 +92,7 @@ def training_loss(
         NotFiniteError: the scores are not finite.
     """
     encoding = task.encode(batch)
-    if not encoding.scores.isfinite().all():
+    if not math.isfinite(encoding.scores.detach().sum()):  # in one call; isfinite().all() takes six
         raise NotFiniteError("the scores are not finite")
     nothing = encoding.scores.new_zeros(())
     result = StepResult(nothing, nothing, 0, None, {})

@@ -1,7 +1,8 @@
 """A whole step by the fast paths against the same step by plain ones, for every pair.
 
 Plain: all logits of all pixels held at once, the sender's hidden units too, each symbol scored by
-itself, the labelled and the other rows through the decoder in runs of their own.
+itself, the library's cross-entropy, the labelled and the other rows through the decoder in runs of
+their own.
 """
 
 from types import SimpleNamespace
@@ -16,8 +17,9 @@ from bench.step import CountedCost, training_loss
 from estimators.base import Estimator, Latent
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
-from tasks import bitvector, signal_game
+from tasks import bitvector, signal_game, ssvae
 from tasks.base import Context, Task, embed
+from tasks.binary_likelihood import plain_binary_nll
 from tasks.pixel_likelihood import plain_pixel_nll
 from tasks.pointwise import plain_pointwise
 from tasks.registry import all_tasks
@@ -79,6 +81,7 @@ def receive_each(task: signal_game.SignalGame, context: Context, z: Tensor, row:
 
 def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bitvector, "pixel_nll", plain_pixel_nll)
+    monkeypatch.setattr(ssvae, "binary_nll", plain_binary_nll)
     monkeypatch.setattr(signal_game, "pointwise", plain_pointwise)
     monkeypatch.setattr(signal_game.SignalGame, "_receive", receive_each)
 

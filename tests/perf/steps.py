@@ -31,6 +31,12 @@ from bench.memory import keep_memory
 from bench.profiles import Profile, load_profile
 from bench.provenance import provenance
 from bench.training import Trainer
+from estimators.distributions import (
+    BernoulliBits,
+    Categorical,
+    SparseBits,
+    SparsemaxCategorical,
+)
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
 
@@ -109,7 +115,13 @@ def watched(trainer: Trainer) -> Iterator[Parts]:
         *((trainer.estimator, name, "estimator") for name in ("propose", "combine", "update")),
         (trainer.task, "cost", "decoder"),
         (torch.Tensor, "backward", "backward"),
-        (trainer.optimizer, "step", "optimizer"),
+        *((trainer.optimizer, name, "optimizer") for name in ("zero_grad", "step")),
+        *(
+            (kind, name, "estimator")
+            for kind in (Categorical, SparsemaxCategorical, BernoulliBits, SparseBits)
+            for name in ("entropy", "fenchel_young_loss")
+            if name in vars(kind)
+        ),
     ]
     before = [(thing, name, thing.__dict__.get(name)) for thing, name, _ in places]
     for thing, name, part in places:

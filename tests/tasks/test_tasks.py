@@ -13,7 +13,7 @@ from tasks.base import SPLITS, Task
 from tasks.data import DataError
 from tasks.datasets import load_dataset
 from tasks.signal_game import Episodes, _distinct_concepts, _distinct_images
-from tasks.ssvae import Batch, SemiSupervisedVAE
+from tasks.ssvae import Batch, SemiSupervisedVAE, by_part
 from tasks.streams import Streams
 from tests.tasks.conftest import make_task
 
@@ -84,11 +84,11 @@ def test_ssvae_cost_is_the_negative_elbo_of_its_networks() -> None:
     encoding = task.encode(batch)
     y = random_z(task, len(batch.x))
     label = F.one_hot(y, 10).double()
-    hidden = F.relu(task.encoder_input(torch.cat([batch.x, label], dim=1)))
+    hidden = F.relu(task.encoder_input(batch.x) + label @ task.encoder_table)
     mean, log_std = task.encoder(hidden).chunk(2, dim=1)
     q = Normal(mean, log_std.exp())
     h = mean + log_std.exp() * batch.noise
-    logits = task.decoder(F.relu(task.decoder_input(torch.cat([h, label], dim=1))))
+    logits = task.decoder(F.relu(task.decoder_input(h) + label @ task.decoder_table))
     prior = Normal(torch.zeros_like(mean), torch.ones_like(mean))
     wanted = kl_divergence(q, prior).sum(dim=1) - Bernoulli(logits=logits).log_prob(batch.x).sum(1)
     found = task.cost(encoding.context, y, torch.arange(len(y)))
@@ -101,11 +101,14 @@ def test_ssvae_labelled_rows_are_those_of_the_labels() -> None:
     encoding = task.encode(batch)
     part = encoding.supervised
     assert part is not None
-    assert torch.equal(encoding.context[0][part.row], batch.labelled_x)
+    others, labelled = batch.x.chunk(2)
+    assert batch.labelled.tolist() == [*range(len(others), len(batch.x))]
+    assert torch.equal(encoding.context[0][part.row], labelled)
+    assert torch.equal(encoding.features, others)
     assert torch.equal(part.target, batch.y)
     classifier = cast(torch.nn.Module, task.classifier)
-    torch.testing.assert_close(part.scores, classifier(batch.labelled_x))
-    torch.testing.assert_close(encoding.scores, classifier(batch.x))
+    torch.testing.assert_close(part.scores, classifier(labelled))
+    torch.testing.assert_close(encoding.scores, classifier(others))
     assert task.latent_weight == 900 / 100
 
 
@@ -115,12 +118,11 @@ def test_ssvae_keeps_labelled_images_out_of_the_others() -> None:
     pixels = task.part("train").inputs
     places = torch.arange(len(pixels))
     pixels.copy_(16 * (places[:, None] >> torch.arange(64).clamp(max=62) & 1))
-    numbers = torch.cat(
-        [cast(Batch, task.training_batch(step, STREAMS)).x for step in range(task.steps_per_epoch)]
-    )
+    batches = [cast(Batch, task.training_batch(s, STREAMS)) for s in range(task.steps_per_epoch)]
+    numbers = torch.cat([batch.x[: -len(batch.labelled)] for batch in batches])
     seen = (numbers[:, :12].long() << torch.arange(12)).sum(dim=1)
     assert sorted(seen.tolist()) == list(range(100, 1000))
-    known = cast(Batch, task.training_batch(0, STREAMS)).labelled_x
+    known = batches[0].x[batches[0].labelled]
     assert ((known[:, :12].long() << torch.arange(12)).sum(dim=1) < 100).all()
 
 
@@ -132,8 +134,9 @@ def test_ssvae_labels_belong_to_their_images() -> None:
     assert torch.equal(batch.y.bincount(minlength=10), counts)
     # Binarisation keeps black and white pixels, which tells the images apart.
     grey = task.grey(pixels[:100])
-    agree = ((grey[:, None] == 0) & (batch.labelled_x == 1)).any(dim=2) | (
-        (grey[:, None] == 1) & (batch.labelled_x == 0)
+    labelled = batch.x[batch.labelled]
+    agree = ((grey[:, None] == 0) & (labelled == 1)).any(dim=2) | (
+        (grey[:, None] == 1) & (labelled == 0)
     ).any(dim=2)
     for column, y in enumerate(batch.y.tolist()):
         candidates = (~agree[:, column]).nonzero().squeeze(1)
@@ -149,6 +152,39 @@ def test_binarisation_is_drawn_anew_with_the_grey_level_as_probability() -> None
     ]
     frequency, grey = torch.cat(draws).mean(dim=0), task.grey(pixels).squeeze(0)
     assert ((frequency - grey).abs() <= 5 * (grey * (1 - grey) / 2000).sqrt()).all()
+
+
+def test_each_grey_level_has_its_probability(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all 2¹⁶ outcomes of a pixel's bits, the share that turns it on is the grey level, to the
+    nearest; black and white are certain."""
+
+    def deal(integers: Tensor, *_: object, **__: object) -> Tensor:
+        numbers = torch.arange(4 * len(integers)) - 2**15
+        return integers.copy_(numbers.to(torch.int16).view(torch.int64))
+
+    task = cast(SemiSupervisedVAE, make_task("ssvae"))
+    monkeypatch.setattr(Tensor, "random_", deal)
+    monkeypatch.setattr(task, "levels", 256)
+    for grey in (0, 1, 127, 128, 254, 255):
+        pixels = torch.full((2**10, 2**6), grey, dtype=torch.uint8)
+        x = task._draw(pixels, torch.Generator())[0]
+        assert set(x.unique().tolist()) <= {0.0, 1.0}
+        assert x.sum() == round(2**16 * grey / 255)
+
+
+def test_pixels_need_not_come_in_fours() -> None:
+    task = cast(SemiSupervisedVAE, make_task("ssvae"))
+    for shape in ((1, 1), (3, 3), (5, 1)):
+        pixels = torch.full(shape, 16, dtype=torch.uint8)
+        assert task._draw(pixels, torch.Generator())[0].eq(1).all()
+
+
+def test_a_layer_in_two_is_the_layer() -> None:
+    layer = torch.nn.Linear(7, 3)
+    first, others = torch.randn(5, 4), torch.randn(5, 3)
+    whole = layer(torch.cat([first, others], dim=1))
+    part, table = by_part(layer, 4)
+    torch.testing.assert_close(part(first) + others @ table, whole)
 
 
 def test_bitvector_cost_is_a_categorical_likelihood() -> None:

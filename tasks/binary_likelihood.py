@@ -1,0 +1,51 @@
+"""The likelihood of binary pixels given their log-odds.
+
+    −log p(x) = Σ_pixels log(1 + exp(−s l)),   s = 2x − 1
+
+The library's cross-entropy takes targets between 0 and 1 as well, and for that goes over the pixels
+more often, forward and backward.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+LINEAR_FROM = 40.0
+"""Where log(1 + exp(y)) is y to the last digit, of float64 too."""
+
+
+def plain_binary_nll(logits: Tensor, x: Tensor) -> Tensor:
+    """The same as `binary_nll`, by the library."""
+    return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=1)
+
+
+def binary_nll(logits: Tensor, x: Tensor) -> Tensor:
+    """−log p(x) of pixels that are 0 or 1, in nats.
+
+    Args:
+        logits: l (N, P), their log-odds.
+        x: (N, P), zeros and ones, of the same dtype.
+    Returns:
+        (N,), differentiable once in the log-odds.
+    """
+    nll: Tensor = _BinaryNLL.apply(logits, x)  # type: ignore[no-untyped-call]
+    return nll
+
+
+class _BinaryNLL(torch.autograd.Function):
+    """The slope for the log-odds is σ(l) − x."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, x)
+        against = torch.addcmul(logits, x, logits, value=-2)  # −s l
+        return F.softplus(against, threshold=LINEAR_FROM).sum(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        logits, x = ctx.saved_tensors
+        return logits.sigmoid().sub_(x).mul_(slope[:, None]), None
