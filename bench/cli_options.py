@@ -4,14 +4,14 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import CycloptsError, Parameter, Token, convert
 from pydantic import ByteSize
 
 from bench.errors import UserError, unknown
@@ -30,8 +30,18 @@ MOST = 1000
 GRID_ALONE = ("retry", "force", "grid_time_limit", "executor")
 """Options that have no meaning for a search."""
 
-Duration = float | timedelta
-"""Seconds, or with units such as 90s, 10m, 2h."""
+
+def _duration(_: object, tokens: Sequence[Token]) -> float:
+    """Seconds, of a number of them or one with units such as 90s, 10m, 2h."""
+    given = tokens[0].value
+    try:
+        found = convert(float | timedelta, [given])
+    except CycloptsError as error:
+        raise ValueError(f'"{given}" is no time: give seconds, or 90s, 10m, 2h') from error
+    return found.total_seconds() if isinstance(found, timedelta) else float(found)
+
+
+Duration = Annotated[float | None, Parameter(converter=_duration)]
 
 
 @Parameter(name="*")
@@ -63,9 +73,9 @@ class Grid:
     """0 leaves what failed, diverged or took too long in an earlier run as it is."""
     force: bool = False
     """Run again also what is stored as ok."""
-    time_limit: Duration | None = None
+    time_limit: Duration = None
     """Of a cell, such as 90, 90s, 10m or 2h."""
-    grid_time_limit: Duration | None = None
+    grid_time_limit: Duration = None
     """Of the whole grid: what has no outcome then is left to the next run."""
     max_memory: ByteSize | None = None
     """Of a process that runs cells, such as 2G; on Linux."""
@@ -91,7 +101,7 @@ class Grid:
         _check_device(self.device)
         for name in ("time_limit", "grid_time_limit"):
             limit = getattr(self, name)
-            if limit is not None and not 0 < _seconds(limit) < float("inf"):
+            if limit is not None and not 0 < limit < float("inf"):
                 raise UserError(f"--{_dashed(name)} {limit}: give more than 0, as 90, 10m or 2h")
         if self.max_memory is not None and self.max_memory <= 0:
             raise UserError(f"--max-memory {self.max_memory}: give more than 0, as 2G")
@@ -200,8 +210,8 @@ class Grid:
 
         grid = self.grid_time_limit
         return Limits(
-            seconds=None if self.time_limit is None else _seconds(self.time_limit),
-            ends=None if grid is None else time.time() + _seconds(grid),
+            seconds=self.time_limit,
+            ends=None if grid is None else time.time() + grid,
             memory=self.max_memory,
         )
 
@@ -231,10 +241,6 @@ def _names(kind: str, given: str, known: Collection[str]) -> list[str]:
         if name not in known:
             raise unknown(kind, name, [*known, "all"], "see run_bench.py list")
     return [name for name in known if name in names or "all" in names]
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
 def _dashed(name: str) -> str:

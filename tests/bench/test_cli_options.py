@@ -70,17 +70,22 @@ def test_what_cannot_be_is_refused(tmp_path: Path, options: tuple[str, ...], wor
 
 
 @pytest.mark.parametrize(
-    "option",
-    [("--time-limit", "soon"), ("--max-memory", "2 bananas"), ("--retry", "2")],
+    ("option", "words"),
+    [
+        (("--time-limit", "soon"), '"soon" is no time: give seconds, or 90s, 10m, 2h'),
+        (("--max-memory", "2 bananas"), "unit: bananas"),
+        (("--retry", "2"), "Choose from: 0, 1"),
+    ],
 )
 def test_what_cannot_be_read_is_told_in_a_line(
-    here: Here, tmp_path: Path, option: tuple[str, str]
+    here: Here, tmp_path: Path, option: tuple[str, str], words: str
 ) -> None:
     done = here("--out", tmp_path, *option)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert option[0] in done.stderr
     assert option[1] in done.stderr
+    assert words in done.stderr
     assert done.stderr.count("\n") == 1
 
 
