@@ -98,7 +98,7 @@ class SemiSupervisedVAE(Task):
         pixels, labels = self.part("train")
         first = self._labelled(step, streams)
         second = streams.shuffled("order", len(pixels) - self.labelled, self.batch_size, step)
-        both = torch.cat([second + self.labelled, first])
+        both = torch.cat([second + self.labelled, first]).to(pixels.device)
         x, noise = self._draw(pixels.index_select(0, both), streams.generator("noise", step))
         rows = torch.arange(len(second), len(both), device=x.device)
         return Batch(x, noise, labels[first], rows)
