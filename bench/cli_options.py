@@ -42,6 +42,7 @@ def _duration(_: object, tokens: Sequence[Token]) -> float:
 
 
 Duration = Annotated[float | None, Parameter(converter=_duration)]
+"""An option that takes a time, in seconds."""
 
 
 @Parameter(name="*")

@@ -189,8 +189,11 @@ class SemiSupervisedVAE(Task):
 def by_part(layer: nn.Linear, first: int) -> tuple[nn.Linear, nn.Parameter]:
     """A linear layer in two, whose sum it is.
 
+    Args:
+        layer: from I inputs to O outputs; it is changed.
+        first: how many inputs it keeps, F.
     Returns:
-        the layer on its first inputs alone, and a table with a row for each of the others.
+        the layer on its first F inputs, and a table (I − F, O) with a row for each of the others.
     """
     weight = layer.weight.detach()
     layer.in_features = first
