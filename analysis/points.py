@@ -1,6 +1,7 @@
 """Figures of what training led to and what it cost, as functions from a results table to axes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,8 @@ def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
     """Test score of every estimator, best on top: mean, 95% t interval, and every seed as a dot.
 
     The floor is a dashed line, chance a dotted one; how many cells failed, diverged or gave no
-    score stands beside the name. A mean far from the others is an arrow at the edge.
+    score stands beside the name. A mean far from the others is an arrow at the edge with its value,
+    a seed beyond the edge a small arrow.
     """
     frame = score_frame(table, task)
     column, label, more_is_better = score_of(final_rows(table[table["task"] == task]))
@@ -176,14 +178,7 @@ def _final_score(
 ) -> None:
     mean, low, high = mean_interval(seeds.to_numpy(float))
     if not limits[0] <= mean <= limits[1]:
-        right = mean > limits[1]
-        axes.plot(
-            limits[int(right)],
-            height,
-            marker=">" if right else "<",
-            color=colour(name),
-            clip_on=False,
-        )
+        right = _arrow(axes, mean, height, name, limits)
         axes.annotate(
             f"{mean:.3g}", (limits[int(right)], height), xytext=(-5 if right else 5, 0),
             textcoords="offset points", ha="right" if right else "left", va="center", fontsize=7,
@@ -191,7 +186,21 @@ def _final_score(
         return
     axes.plot([low, high], [height, height], color=colour(name), linewidth=0.9)
     axes.plot(seeds, [height] * len(seeds), ".", color=colour(name), markersize=4, alpha=0.5)
+    for seed in seeds[~seeds.between(*limits)]:
+        _arrow(axes, seed, height, name, limits, markersize=3, alpha=0.5)
     axes.plot(mean, height, color=colour(name), marker=marker(name), markersize=4.5)
+
+
+def _arrow(
+    axes: Axes, value: float, height: int, name: str, limits: tuple[float, float], **look: Any
+) -> bool:
+    """An arrow at the edge that a value lies beyond; whether that is the right one."""
+    right = value > limits[1]
+    axes.plot(
+        limits[int(right)], height, marker=">" if right else "<", color=colour(name),
+        clip_on=False, **look,
+    )  # fmt: skip
+    return right
 
 
 def _limits(frame: pd.DataFrame) -> tuple[float, float]:

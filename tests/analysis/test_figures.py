@@ -109,6 +109,16 @@ def test_a_score_far_from_all_others_does_not_hide_their_differences(
     assert "1e+06" in [text.get_text() for text in axes.texts]
 
 
+def test_a_seed_beyond_the_edge_is_an_arrow(table: pd.DataFrame, axes: Axes) -> None:
+    scores = {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.15}  # their mean is near the others', the last is not
+    wide = table_of(cell("bitvector", "nvil", seed, score) for seed, score in scores.items())
+    final_scores(pd.concat([table, wide]), "bitvector", axes)
+    right = axes.get_xlim()[1]
+    arrows = [line for line in axes.lines if line.get_marker() == ">"]
+    assert right < 1.15
+    assert [list(line.get_xdata()) for line in arrows] == [[right]]
+
+
 def test_learning_curves_show_the_mean_over_seeds(axes: Axes) -> None:
     table = table_of([cell("game", "sfe", 0, 0.4), cell("game", "sfe", 1, 0.6)])
     learning_curves(table, "game", axes)
