@@ -1,6 +1,7 @@
 """The command line. torch and the rest are imported by the command that needs them."""
 
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -261,8 +262,10 @@ def report(results: Path, /, *, baseline: str | None = None, against: Path | Non
 
 
 def main() -> None:
-    """Run the command line and exit: 0 all is well, 1 a cell failed, 2 a mistake of the user's."""
+    """Run the command line and exit: 0 all is well, 1 a cell failed, 2 a mistake of the user's,
+    130 it was stopped."""
     try:
+        _heed_requests_to_stop()
         code = app(
             sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value"
         )
@@ -284,6 +287,16 @@ def main() -> None:
         print(f"error: {error.filename}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def _heed_requests_to_stop() -> None:
+    """Take a scheduler's request to end, or a terminal's that is closed, for Ctrl-C.
+
+    Otherwise this process would end at once, and its workers go on without it.
+    """
+    for request in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(request) == signal.SIG_DFL:  # else somebody has decided: nohup does
+            signal.signal(request, signal.default_int_handler)
 
 
 def _run(

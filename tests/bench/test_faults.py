@@ -105,6 +105,12 @@ def wait_for(there: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+def processes_of(run: int) -> list[int]:
+    """The workers of a run."""
+    command = ["pgrep", "-P", str(run), "-f", "LokyProcess"]
+    return [*map(int, subprocess.run(command, capture_output=True, text=True).stdout.split())]
+
+
 def lengthen(tiny: Path, epochs: int) -> None:
     tiny.write_text(tiny.read_text().replace("epochs = 1", f"epochs = {epochs}"))
 
@@ -120,14 +126,24 @@ def numbers(out: Path) -> pd.DataFrame:
     return load_results(out).set_index(index)[columns].sort_index()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_an_interrupted_run_keeps_what_is_done(tiny: Path, tmp_path: Path, jobs: int) -> None:
+@pytest.mark.parametrize(
+    ("request_to_stop", "jobs"),
+    [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGHUP, 2)],
+)
+def test_an_interrupted_run_keeps_what_is_done(
+    tiny: Path, tmp_path: Path, request_to_stop: signal.Signals, jobs: int
+) -> None:
+    """And leaves no process behind."""
     lengthen(tiny, 40)
     out = tmp_path / "results"
     with started("--profile", tiny, "--out", out, "--jobs", jobs) as process:
-        wait_for(lambda: len(cells(out)) >= 10)
-        process.send_signal(2)
+        wait_for(
+            lambda: len(cells(out)) >= 10 and len(processes_of(process.pid)) == jobs - jobs % 2
+        )
+        workers = processes_of(process.pid)
+        process.send_signal(request_to_stop)
         _, errors = process.communicate(timeout=60)
+    wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     assert process.returncode == 130
     assert "run the same command to go on" in errors
     assert "Traceback" not in errors
@@ -141,10 +157,7 @@ def test_a_killed_worker_costs_nothing_but_time(tiny: Path, tmp_path: Path) -> N
     arguments = ("--tasks", "ssvae", "--estimators", "sfe,dense,nvil,none", "--seeds", 1)
     with started("--profile", tiny, "--out", out, "--jobs", 2, *arguments) as process:
         wait_for(lambda: any(path.name != "grid" for path in out.glob("running/*")))
-        workers = subprocess.run(
-            ["pgrep", "-P", str(process.pid), "-f", "LokyProcess"], capture_output=True, text=True
-        )
-        os.kill(int(workers.stdout.split()[0]), 9)
+        os.kill(processes_of(process.pid)[0], signal.SIGKILL)
         written, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "4 ok" in written
