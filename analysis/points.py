@@ -178,7 +178,7 @@ def _final_score(
 ) -> None:
     mean, low, high = mean_interval(seeds.to_numpy(float))
     if not limits[0] <= mean <= limits[1]:
-        right = _arrow(axes, mean, height, name, limits)
+        right = _arrow(axes, float(mean), height, name, limits)
         axes.annotate(
             f"{mean:.3g}", (limits[int(right)], height), xytext=(-5 if right else 5, 0),
             textcoords="offset points", ha="right" if right else "left", va="center", fontsize=7,

@@ -31,8 +31,8 @@ def summary(table: pd.DataFrame, task: str) -> pd.DataFrame:
 
     All are of the model that was best on validation, but for the score of the last one in a column
     of its own. Cells that failed or were skipped show their status. The floors follow at the end:
-    the estimator `none`, the model that training starts from (on validation) and chance. Seconds
-    are left out where they can't be compared: see `seconds`.
+    the estimator `none`, the model that its training starts from (on validation) and chance.
+    Seconds are left out where they can't be compared: see `seconds`.
     """
     here = table[table["task"] == task]
     final = final_rows(here)

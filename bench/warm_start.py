@@ -1,7 +1,8 @@
 """Training on labels alone, which a cell may start from: done once for all cells that share it.
 
-Cells share it whatever their seed and estimator, if the loss on labels is the same: that belongs to
-the estimator's distribution, softmax or sparsemax (Correia et al. 2020, section 5.1).
+Cells of a seed share it whatever their estimator, if the loss on labels is the same: that belongs
+to the estimator's distribution, softmax or sparsemax (Correia et al. 2020, section 5.1). Seeds do
+not: all would start from one draw, and their spread would say nothing of another.
 """
 
 from collections.abc import Callable
@@ -18,9 +19,6 @@ from bench.training import REPORT_EVERY, Trainer
 from estimators.base import Estimator
 from estimators.none import NoGradient
 from estimators.registry import all_estimators
-
-SEED = -1
-"""Of all warm starts; no run has it."""
 
 
 def warm_start_of(cell: Cell) -> Cell | None:
@@ -41,7 +39,7 @@ def warm_start_of(cell: Cell) -> Cell | None:
         estimator_settings={} if plain else cell.estimator_settings,
         training=TrainingSettings(**training).model_dump(),
         evaluation={},
-        seed=SEED,
+        seed=-1 - cell.seed,  # no run has it
         gradients=None,
         timing=False,
     )

@@ -14,7 +14,7 @@ from bench.course import train_cell
 from bench.grid import run_cells
 from bench.profiles import Profile
 from bench.training import Row, Trainer
-from bench.warm_start import SEED, warm_start, warm_start_of
+from bench.warm_start import warm_start, warm_start_of
 from tests.bench.conftest import cell_of
 from tests.bench.test_cells import PAIRS, without_times
 
@@ -166,9 +166,10 @@ def start_of(cell: Cell) -> Cell:
     return found
 
 
-def test_a_warm_start_is_shared_by_all_seeds_and_estimators_of_a_mapping(profile: Profile) -> None:
+def test_a_warm_start_is_shared_by_the_estimators_of_a_seed_and_a_mapping(profile: Profile) -> None:
     start = start_of(warm(profile))
-    assert start == start_of(warm(profile, "dense", seed=1))
+    assert start == start_of(warm(profile, "dense"))
+    assert start != start_of(warm(profile, seed=1))
     assert start == start_of(warm(profile, "none", learning_rate=0.1, epochs=7, weight_decay=1.0))
     assert start != start_of(warm(profile, "sparsemax"))
     assert start != start_of(warm(profile, warm_start_epochs=3))
@@ -186,7 +187,7 @@ def test_a_warm_start_is_plain_training_on_labels(profile: Profile, estimator: s
     task = Trainer(start).task
     plain = Trainer(start)
     adam = torch.optim.Adam(plain.task.parameters(), lr=3e-3)
-    assert start.seed == SEED
+    assert start.seed == -1
     assert task.labelled_steps_per_epoch == 1  # a batch of 64, of 100 images
     for step in range(2):
         encoding = plain.task.encode(plain.task.labelled_batch(step, plain.streams))
@@ -207,12 +208,12 @@ def test_a_warm_start_is_plain_training_on_labels(profile: Profile, estimator: s
 def test_cells_begin_at_their_warm_start_which_is_trained_once(
     profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained_starts: list[str] = []
+    trained_starts: list[tuple[str, int]] = []
     real = Trainer.__init__
 
     def counted(self: Trainer, cell: Cell, *arguments: object) -> None:
-        if cell.seed == SEED:
-            trained_starts.append(cell.estimator)
+        if cell.seed < 0:
+            trained_starts.append((cell.estimator, cell.seed))
         real(self, cell, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Trainer, "__init__", counted)
@@ -220,7 +221,9 @@ def test_cells_begin_at_their_warm_start_which_is_trained_once(
     execution = runner.Execution(tmp_path, "tiny", None, "cpu", jobs=1, command="test")
     outcomes = run_cells([Planned(cell, None) for cell in cells], execution)
     assert {outcome.status for outcome in outcomes} == {"ok"}
-    assert sorted(trained_starts) == ["none", "sparsemax"]
+    assert sorted(trained_starts) == [
+        (name, seed) for name in ("none", "sparsemax") for seed in (-2, -1)
+    ]
     for cell in (warm(profile, "dense", epochs=0), warm(profile, "sparsemax", seed=1, epochs=0)):
         finished: list[torch.Tensor] = []
         models = tmp_path / runner.MODELS
