@@ -18,7 +18,7 @@ from analysis.curves import (
     learning_curves,
     support_during_training,
 )
-from analysis.load import FLOOR, end_rows, final_rows
+from analysis.load import FLOOR, end_rows, final_rows, last_rows
 from analysis.points import (
     final_scores,
     heat_map,
@@ -48,11 +48,10 @@ CROWD = 6
 Draw = Callable[[pd.DataFrame, str, Axes], None]
 
 _CURVES = (learning_curves, learning_against_seconds, learning_against_calls)
-_LISTS = (final_scores, step_times)
-_LOW = (*_LISTS, timed_steps)
+_LOW = (final_scores, step_times, timed_steps)
 _COSTS = (score_against_calls, score_against_seconds)
 _REST = (support_during_training, rate_against_distortion, heat_map)
-_NAMES = [draw.__name__ for draw in (*_LISTS, *_CURVES, *_COSTS, *_REST)]
+_NAMES = [draw.__name__ for draw in (final_scores, step_times, *_CURVES, *_COSTS, *_REST)]
 
 
 def save_row(table: pd.DataFrame, tasks: Sequence[str], draw: Draw, folder: Path) -> Path:
@@ -91,7 +90,10 @@ def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
         return []
     ends = end_rows(table)
     with_rate = sorted(final.loc[final["rate"].notna(), "task"].unique())
-    saved = [save_row(ends, tasks, draw, folder) for draw in _LISTS]
+    saved = [
+        save_row(ends, tasks, final_scores, folder),
+        save_row(last_rows(table), tasks, step_times, folder),
+    ]
     saved.append(_save_heat_map(ends, folder))
     saved += [_save_curves(table, tasks, draw, folder) for draw in _CURVES]
     saved.append(save_row(table, tasks, support_during_training, folder))

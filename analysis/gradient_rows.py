@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.times import comparable
+
 Z = 2.04
 """Half the width of a 95% interval in standard errors: Student's t for 31 degrees of freedom."""
 
@@ -38,8 +40,10 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
     Biases, their bounds and `distance` (between the objectives' gradients) are relative to the norm
     of the exact gradient, variances and mean squared errors to its square, each at its own seed.
     The square of the bias is the mean of squares, and its interval that of this mean. Where both
-    the exact gradient and an estimate without noise are zero, all of these are.
+    the exact gradient and an estimate without noise are zero, all of these are. Seconds are of the
+    cells that ran under the circumstances of most of their task's, NaN where none did.
     """
+    table = table.assign(seconds=comparable(table, "seconds"))
     rows = [
         dict(zip(WHAT, what, strict=True)) | _mean(own)
         for what, own in table[table["status"] == "ok"].groupby(WHAT, dropna=False)
@@ -84,7 +88,7 @@ def _mean(own: pd.DataFrame) -> dict[str, Any]:
         "mean_squared_error": bias**2 + variance,
         "signal_to_noise": 1 / math.sqrt(variance) if variance > NOISE else math.inf,
         "decoder_calls": mean(own["decoder_calls"]),
-        "seconds": mean(own["seconds"]),
+        "seconds": float(own["seconds"].mean()),
         "distance": mean(own["objective_distance"] / own["plain_norm"]),
         "draws": mean(own["draws"]),
         "settings": json.loads(own["hyperparameters"].iloc[0])["estimator"],

@@ -1,5 +1,6 @@
 """Tables and the report of gradient quality, from the rows that `pooled` makes."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -25,6 +26,7 @@ from analysis.gradient_rows import (
 )
 from analysis.load import load_gradients
 from analysis.tables import markdown
+from analysis.times import told
 
 GROUPS = ("scores", "encoder", "decoder")
 
@@ -43,7 +45,7 @@ def quality_table(rows: pd.DataFrame, task: str, group: str = GROUP) -> pd.DataF
             "variance": _variance(row["variance"]),
             "MSE": _variance(row["mean_squared_error"]),
             "decoder calls": f"{row['decoder_calls']:.1f}",
-            "ms": f"{1e3 * row['seconds']:.1f}",
+            "ms": "–" if pd.isna(row["seconds"]) else f"{1e3 * row['seconds']:.1f}",
             "objective's distance": f"{row['distance']:.2f}",
             "draws": f"{row['draws']:.0f}",
         }
@@ -71,12 +73,9 @@ def budget_table(rows: pd.DataFrame, task: str, group: str = GROUP) -> pd.DataFr
         }
         for calls in sorted(turned.unique()):
             line[f"at {calls:g} calls"] = _at(own, calls, row)
-        largest = most[most["estimator"] == name]
-        if len(largest):
-            value = largest.iloc[0]["variance"] * largest.iloc[0]["seconds"] / time
-            line[f"in {1e3 * time:.1f} ms"] = _variance(value)
-        elif len(most):
-            line[f"in {1e3 * time:.1f} ms"] = _of_sum(row, row["seconds"] <= time)
+        if not math.isnan(time):
+            largest = most[most["estimator"] == name]
+            line[f"in {1e3 * time:.1f} ms"] = _in_time(row, largest, time)
         lines[name] = line
     return pd.DataFrame.from_dict(lines, orient="index")
 
@@ -89,6 +88,14 @@ def _at(own: pd.DataFrame, calls: float, base: pd.Series) -> str:
     if base["decoder_calls"] == calls:
         return _variance(base["variance"])
     return _of_sum(base, base["decoder_calls"] <= calls)
+
+
+def _in_time(row: pd.Series, largest: pd.DataFrame, time: float) -> str:
+    """The variance of a mean of as many estimates of the most calls as the time allows."""
+    if len(largest):
+        one = largest.iloc[0]
+        return _variance(one["variance"] * one["seconds"] / time)
+    return _of_sum(row, row["seconds"] <= time)
 
 
 def _of_sum(row: pd.Series, affordable: bool) -> str:
@@ -157,6 +164,8 @@ def _cosine(row: pd.Series) -> str:
 
 
 def _variance(value: float) -> str:
+    if pd.isna(value):
+        return "–"
     return "0" if value < NOISE else f"{value:.3g}"
 
 
@@ -170,6 +179,8 @@ def write_gradient_report(folder: Path) -> list[Path]:
     rows = pooled(table)
     figures = _save_figures(rows, folder / "figures")
     parts = [f"# {folder.name}", _OVERVIEW, markdown(overview(rows), "estimator")]
+    if mixed := told(table[table["status"] == "ok"]):
+        parts.append(f"{mixed}: times are those of most cells of a task.")
     for task in sorted(rows["task"].unique()):
         parts += [f"## {task}", _QUALITY, markdown(quality_table(rows, task), task)]
         parts += [_BUDGET, markdown(budget_table(rows, task), task)]

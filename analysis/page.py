@@ -31,6 +31,7 @@ from analysis.load import FLOOR
 from analysis.page_data import Json, brightened, estimators, leading_number, page_data
 from analysis.style import colour, marker
 from analysis.tables import COLUMNS, summary
+from analysis.times import CIRCUMSTANCES
 
 PAGE = "report.html"
 
@@ -66,7 +67,8 @@ def write_page(
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     cells = table.drop_duplicates("key", keep="last")
-    numbers = table.drop(columns=["hyperparameters", "diagnostics", *ORIGIN], errors="ignore")
+    texts = {"hyperparameters", "diagnostics", *ORIGIN} - CIRCUMSTANCES.keys()
+    numbers = table.drop(columns=[*texts], errors="ignore")
     data = page_data(numbers, folder) | {"floor": FLOOR, "name": folder.resolve().name}
     html = environment.get_template("page.html").render(
         data=data,

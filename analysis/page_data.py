@@ -20,6 +20,7 @@ from analysis.scores import SCORES, score_of
 from analysis.stored import CELLS
 from analysis.style import colour, linestyle, marker
 from analysis.tables import COLUMNS
+from analysis.times import comparable
 
 MOST = 400_000
 """Numbers in the curves of single runs of all tasks: some three megabytes."""
@@ -62,7 +63,8 @@ Json = dict[str, Any]
 def page_data(table: pd.DataFrame, folder: Path) -> Json:
     """Everything that the page's script reads."""
     tasks = sorted(str(task) for task in table["task"].unique())
-    numbers = table.reindex(columns=[*dict.fromkeys((*KEPT, *AXES, *COLUMNS))])
+    fair = table.assign(train_seconds=comparable(table, "train_seconds"))
+    numbers = fair.reindex(columns=[*dict.fromkeys((*KEPT, *AXES, *COLUMNS))])
     return {
         "tasks": {
             task: _task(numbers[numbers["task"] == task], MOST // len(tasks)) for task in tasks

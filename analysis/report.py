@@ -37,7 +37,7 @@ from analysis.tables import (
     summary,
     write_table,
 )
-from analysis.times import differing
+from analysis.times import told
 
 MOST_LISTED = 50
 """Most failed cells that the report lists."""
@@ -143,15 +143,10 @@ def notes(table: pd.DataFrame) -> list[str]:
             f"up to {unsolved['unsolved'].max():.1%} of the rows of an evaluation."
         )
     ok = table[table["status"] == "ok"]
-    mixed = differing(ok)
-    if mixed:
-        values = "; ".join(
-            f"{name}: {', '.join(sorted(ok[name].dropna().astype(str).unique()))}" for name in mixed
-        )
+    if mixed := told(ok):
         found.append(
-            f"Not all cells ran under equal circumstances ({values}): times are compared between "
-            "equals only, in a table of seconds split by circumstances, and figures over seconds "
-            "show those of most cells."
+            f"{mixed}: times are compared between equals only, in a table of seconds split by "
+            "circumstances, and figures over seconds show those of most cells."
         )
     for task, cells in ok.drop_duplicates("key").groupby("task"):
         differ = [

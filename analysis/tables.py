@@ -114,6 +114,7 @@ def metrics(table: pd.DataFrame, task: str) -> pd.DataFrame:
         {
             f"{name}_{what}": getattr(grouped[name], function)()
             for name in COLUMNS
+            if not (name == "train_seconds" and differing(final))
             for what, function in (("mean", "mean"), ("standard_error", "sem"))
         }
     )

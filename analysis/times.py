@@ -25,6 +25,22 @@ def circumstances(rows: pd.DataFrame) -> pd.Series:
     return said
 
 
+def comparable(table: pd.DataFrame, column: str) -> pd.Series:
+    """A column of times, NaN for cells under other circumstances than most of their task's."""
+    ran = table[table["status"].isin(["ok", "diverged"])]
+    kept = [under_equal_circumstances(own)[0]["key"] for _, own in ran.groupby("task")]
+    return table[column].where(table["key"].isin(set().union(*kept)))
+
+
+def told(rows: pd.DataFrame) -> str:
+    """That the rows differ in circumstances, and in which; empty if they don't."""
+    values = "; ".join(
+        f"{name}: {', '.join(sorted(rows[name].dropna().astype(str).unique()))}"
+        for name in differing(rows)
+    )
+    return f"Not all cells ran under equal circumstances ({values})" if values else ""
+
+
 def under_equal_circumstances(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The rows of the circumstances that most estimators, then most cells, ran under.
 

@@ -49,7 +49,8 @@ def rows_of(
         "cosine_error": 0.01, "declared": declared, "decoder_calls": calls,
         "seconds": milliseconds / 1e3, "draws": 64,
         "hyperparameters": json.dumps({"estimator": settings or {}}),
-        "schema_version": GRADIENTS.version,
+        "schema_version": GRADIENTS.version, "threads": 1, "cells_beside": 0, "device": "cpu",
+        "machine": "one",
     }  # fmt: skip
     if not variance:
         row |= {"bias_square_error": 0.0, "cosine_error": 0.0}
@@ -95,6 +96,20 @@ def test_seeds_are_pooled_relative_to_their_own_gradients() -> None:
     assert row["bias_high"] == pytest.approx((0.125 + Z * error) ** 0.5)
     assert row["signal_to_noise"] == pytest.approx(3**-0.5)
     assert row["mean_squared_error"] == pytest.approx(3.125)
+
+
+def test_times_are_of_cells_under_equal_circumstances(tmp_path: Path, table: pd.DataFrame) -> None:
+    slow = [
+        *rows_of("dense", calls=10, milliseconds=9000, seed=1),
+        *rows_of("sfe-learned", variance=8, milliseconds=9000),
+    ]
+    mixed = pd.concat([table, pd.DataFrame(slow).assign(machine="two")], ignore_index=True)
+    frame = quality_table(pooled(mixed), "ssvae")
+    assert frame.loc["dense", "ms"] == "6.0"
+    assert frame.loc["sfe-learned", "ms"] == "–"
+    assert "in 8.0 ms" in budget_table(pooled(mixed), "ssvae")
+    report, *_ = write_gradient_report(write(mixed, tmp_path, GRADIENTS))
+    assert "equal circumstances (machine: one, two): times are those of most" in report.read_text()
 
 
 def test_a_norm_s_interval_has_room_for_a_square_below_zero() -> None:

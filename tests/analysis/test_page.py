@@ -66,6 +66,12 @@ def test_means_errors_and_runs_are_those_of_the_rows(tmp_path: Path) -> None:
     assert images["means"]["sfe"]["accuracy error"] == [0, 0.005, 0.01]
     assert images["means"]["sfe"]["train_seconds"] == [0, 2.5, 5]
     assert images["means"]["theirs"]["accuracy error"] == [None] * 3
+    mixed = ordinary()
+    slow = mixed["key"] == "imagessfe1"
+    mixed.loc[slow, ["cells_beside", "train_seconds"]] = (7, 1000.0)
+    images = page_data.page_data(mixed, tmp_path)["tasks"]["images"]
+    assert images["means"]["sfe"]["train_seconds"] == [0, 2.5, 5]
+    assert images["final"]["sfe"]["train_seconds"] == [5, None, 1]
     diverged = images["runs"]["theirs"][1]
     assert (diverged["seed"], diverged["diverged"]) == (1, True)
     assert images["score"] == "accuracy"

@@ -12,7 +12,7 @@ from analysis import figures, report
 from analysis.load import final_rows, load_results
 from analysis.report import write_report
 from analysis.stored import ResultsError
-from analysis.tables import latex, markdown, seconds, summary
+from analysis.tables import latex, markdown, metrics, seconds, summary
 from tests.analysis.synthetic import ask, cell, grid, table_of, write, write_cells
 
 NAMES = ["sfe", "rloo", "dense"]
@@ -101,6 +101,8 @@ def test_seconds_of_different_company_stand_apart() -> None:
     assert "seconds" in summary(table, "game")
     mixed = table.assign(cells_beside=table["seed"] % 2 * 3, train_seconds=table["seed"] + 1.0)
     assert "seconds" not in summary(mixed, "game")
+    assert "train_seconds_mean" in metrics(table, "game")
+    assert "train_seconds_mean" not in metrics(mixed, "game")
     found = seconds(mixed, "game")
     assert list(found.columns) == ["0 cells beside", "3 cells beside"]
     assert found.loc["sfe"].tolist() == ["2.0 ± 1.0 (2)", "3.0 ± 1.0 (2)"]
