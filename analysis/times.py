@@ -1,5 +1,7 @@
 """Times, which can be compared only between cells that ran under equal circumstances."""
 
+from typing import Any
+
 import pandas as pd
 
 CIRCUMSTANCES = {
@@ -20,9 +22,14 @@ def circumstances(rows: pd.DataFrame) -> pd.Series:
     """The circumstances of each row in words, as far as the rows differ in them; else empty."""
     said = pd.Series("", index=rows.index)
     for name in differing(rows):
-        word = rows[name].map(lambda value, name=name: CIRCUMSTANCES[name].format(value))
+        word = rows[name].map(lambda value, name=name: CIRCUMSTANCES[name].format(_plain(value)))
         said = said.where(said == "", said + ", ") + word
     return said
+
+
+def _plain(value: Any) -> str:
+    """A value as it was before a missing one among others made it a float."""
+    return "unknown" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def comparable(table: pd.DataFrame, column: str) -> pd.Series:
@@ -35,8 +42,7 @@ def comparable(table: pd.DataFrame, column: str) -> pd.Series:
 def told(rows: pd.DataFrame) -> str:
     """That the rows differ in circumstances, and in which; empty if they don't."""
     values = "; ".join(
-        f"{name}: {', '.join(sorted(rows[name].dropna().astype(str).unique()))}"
-        for name in differing(rows)
+        f"{name}: {', '.join(sorted(map(_plain, rows[name].unique())))}" for name in differing(rows)
     )
     return f"Not all cells ran under equal circumstances ({values})" if values else ""
 

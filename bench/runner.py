@@ -117,6 +117,8 @@ def run_cell(
         return Outcome(cell, "timeout", NOT_BEGUN)
     if execution.force:
         checkpoint_file(execution.results, cell).unlink(missing_ok=True)
+    if checkpoint_file(execution.results, cell).exists():
+        beside = None  # its earlier seconds may be of other company, or of another machine
     clock = Clock()
     rows: list[Row] = []
 

@@ -13,6 +13,7 @@ from bench.cells import Cell, Planned
 from bench.course import train_cell
 from bench.grid import run_cells
 from bench.profiles import Profile
+from bench.store import last_row
 from bench.training import Row, Trainer
 from bench.warm_start import warm_start, warm_start_of
 from tests.bench.conftest import cell_of
@@ -106,10 +107,12 @@ def test_the_runner_goes_on_where_a_cell_failed_and_cleans_up_after_one_that_did
     monkeypatch.setattr(Trainer, "train", lambda self, n: (seen.append(n), before(self, n))[1])
     assert runner.run_cell(cell, execution, beside=0).status == "ok"
     assert seen == [course.WARM_UP_STEPS]  # all other steps were done before
+    assert last_row(tmp_path, cell)["cells_beside"] is None  # and so was most of train_seconds
     assert not runner.checkpoint_file(tmp_path, cell).exists()
     runner.checkpoint_file(tmp_path, cell).write_bytes(saved)
     assert runner.run_cell(cell, replace(execution, force=True), beside=0).status == "ok"
     assert sum(seen) == 2 * course.WARM_UP_STEPS + 10  # with --force they are done again
+    assert last_row(tmp_path, cell)["cells_beside"] == 0
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, metric: str, values: list[float]) -> None:
