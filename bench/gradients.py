@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.gradient_statistics import BLOCKS, Draws, Quality
 from bench.step import CountedCost, latent_loss
-from bench.training import Row, Trainer
+from bench.training import Row, Trainer, wait_for
 from estimators.base import Estimator
 from estimators.distributions import Distribution
 from estimators.sampler import Sampler
@@ -225,13 +225,16 @@ def measure(
     for gradients in batches:
         gradients.cost.calls.clear()
     found = {name: Draws(exact[name]) for name in GROUPS}
+    device = exact["scores"].device
     first: ByGroup = {}
     varies, number, seconds = estimator.bias != "exact", 0, 0.0
     while True:
+        wait_for(device)
         start = time.perf_counter()
         drawn = joint(
             [one.estimate(estimator, sampler_of(number, b)) for b, one in enumerate(batches)]
         )
+        wait_for(device)
         seconds += time.perf_counter() - start
         number += 1
         first = first or drawn

@@ -80,8 +80,7 @@ class Trainer:
                 self._check(loss.detach())
         except NotFiniteError as error:
             raise DivergedError(f"{error} at step {self.step}") from error
-        if self.streams.device.startswith("cuda"):
-            torch.cuda.synchronize(self.streams.device)
+        wait_for(self.streams.device)
         self.train_seconds += time.perf_counter() - start
 
     def _step(self) -> Tensor:
@@ -191,6 +190,12 @@ class Trainer:
         means = {name: float(torch.stack(v).mean()) for name, v in self._diagnostics.items()}
         self._diagnostics.clear()
         return json.dumps(means, sort_keys=True) if means else None
+
+
+def wait_for(device: torch.device | str) -> None:
+    """Wait until a GPU has done what it was asked for: a clock that is read before is too early."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def flattened(module: nn.Module) -> nn.Parameter:
