@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from analysis.load import FLOOR
+from analysis.load import FLOOR, while_all_go_on
 from analysis.scores import ENDED_BADLY, score_of
 from analysis.style import GREY, colour, entitle, linestyle, logarithmic, marker
 from analysis.times import under_equal_circumstances
@@ -27,7 +27,8 @@ def learning_curves(
 ) -> None:
     """Score on validation against epochs: mean over seeds, with a band of ± standard error.
 
-    Runs that failed or diverged are thin lines that end in a cross.
+    A curve ends where the first of its runs does. Runs that failed or diverged are thin lines that
+    end in a cross, at the edge if they are beyond it.
     """
     _score_curves(_validation(table, task), "epoch", axes, highlight)
     axes.set(xlabel="epoch", title=task)
@@ -68,7 +69,7 @@ def support_during_training(
 
     Estimators whose support stays the same within a tenth share one grey line.
     """
-    rows = _ok(_validation(table, task)).dropna(subset=["support_mean"])
+    rows = while_all_go_on(_ok(_validation(table, task)).dropna(subset=["support_mean"]))
     full = rows.groupby("estimator")["support_mean"].agg(["min", "max"])
     fixed = full[full["min"] > 0.9 * full["max"]]
     for size in sorted(fixed["max"].round().unique()):
@@ -100,7 +101,7 @@ def _score_curves(
     rows: pd.DataFrame, across: str, axes: Axes, highlight: Collection[str] | None
 ) -> None:
     column, label, _ = score_of(_ok(rows))
-    ok = _ok(rows)[np.isfinite(_ok(rows)[column])]
+    ok = while_all_go_on(_ok(rows)[np.isfinite(_ok(rows)[column])])
     grouped = ok.groupby(["estimator", "step"])
     means = grouped[[across, column]].mean().assign(error=grouped[column].sem())
     means["error"] = means["error"].fillna(0.0)
@@ -113,18 +114,24 @@ def _score_curves(
         curve = means.loc[[name]]
         low, high = curve[column] - curve["error"], curve[column] + curve["error"]
         _line(axes, name, curve[across], curve[column], low, high)
-    for name, cells in _shown(rows[rows["status"].isin(ENDED_BADLY)], highlight):
-        for _, cell in cells.dropna(subset=[column]).groupby("key"):
-            axes.plot(cell[across], cell[column], color=colour(name), linewidth=0.6, linestyle=":")
-            axes.plot(
-                cell[across].iloc[-1:], cell[column].iloc[-1:], color=colour(name), marker="x",
-                markersize=6, zorder=4,
-            )  # fmt: skip
     axes.set_ylabel(f"validation {label}")
     _leave_out_the_start(axes, means[column])
+    for name, cells in _shown(rows[rows["status"].isin(ENDED_BADLY)], highlight):
+        _lost_runs(axes, name, cells.dropna(subset=[column]), across, column)
     chance = ok["chance"].dropna()
     if column == "accuracy" and not chance.empty:
         axes.axhline(chance.iloc[0], color=GREY, linestyle=":", linewidth=1)
+
+
+def _lost_runs(axes: Axes, name: str, cells: pd.DataFrame, across: str, column: str) -> None:
+    """Runs that failed or diverged; where there is a scale for others' sake, it stays."""
+    limits = axes.get_ylim() if axes.lines else (-np.inf, np.inf)
+    for _, cell in cells.groupby("key"):
+        axes.plot(cell[across], cell[column], color=colour(name), linewidth=0.6, linestyle=":")
+        axes.plot(
+            cell[across].iloc[-1:], cell[column].iloc[-1:].clip(*limits), color=colour(name),
+            marker="x", markersize=6, zorder=4, clip_on=False,
+        )  # fmt: skip
 
 
 def _shown(rows: pd.DataFrame, highlight: Collection[str] | None) -> list[tuple[str, pd.DataFrame]]:

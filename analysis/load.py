@@ -76,6 +76,16 @@ def start_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table[first & (table["estimator"] == FLOOR)]
 
 
+def while_all_go_on(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows at steps that all runs of their estimator reached.
+
+    A mean over those that still go on, where others have stopped early, shows a course that none
+    had.
+    """
+    runs = rows.groupby(["estimator", "step"])["key"].transform("nunique")
+    return rows[runs == runs.groupby(rows["estimator"]).transform("max")]
+
+
 def outcomes(table: pd.DataFrame) -> pd.DataFrame:
     """One row for each cell: task, estimator, seed, status, reason."""
     columns: list[Any] = ["task", "estimator", "seed", "status", "reason"]

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 
-from analysis.load import FLOOR, final_rows
+from analysis.load import FLOOR, final_rows, while_all_go_on
 from analysis.scores import SCORES, score_of
 from analysis.stored import CELLS
 from analysis.style import colour, linestyle, marker
@@ -121,9 +121,10 @@ def _final(final: pd.DataFrame, columns: list[str]) -> Json:
 
 
 def _means(rows: pd.DataFrame, metrics: list[str]) -> Json:
-    """Curves as means over seeds, with standard errors, for each estimator."""
+    """Curves as means over seeds, with standard errors, for each estimator, while all go on."""
     found: Json = {}
-    for name, own in _finite(rows, [*AXES, *metrics]).groupby("estimator"):
+    rows = while_all_go_on(_finite(rows, [*AXES, *metrics]))
+    for name, own in rows.groupby("estimator"):
         by_step = own.groupby("step")
         thin = _thin(by_step.ngroups, POINTS)
         middle = by_step[[*AXES, *metrics]].mean().iloc[thin]

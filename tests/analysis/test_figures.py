@@ -139,6 +139,25 @@ def test_curves_are_drawn_across_epochs_calls_and_seconds(axes: Axes, table: pd.
         assert list(line.get_xdata()) == pytest.approx(x)
 
 
+def test_a_mean_curve_ends_where_the_first_of_its_runs_does(axes: Axes) -> None:
+    """The other goes on, lower: their mean did not fall."""
+    stopped, goes_on = cell("game", "sfe", 0, 1.0), cell("game", "sfe", 1, 0.2)
+    table = table_of([stopped[:2], goes_on])
+    learning_curves(table, "game", axes)
+    assert curves(axes)["sfe"] == pytest.approx([0.12, 0.36])
+    learning_against_calls(table, "game", other := Figure().subplots())
+    assert curves(other)["sfe"] == pytest.approx([0.36])
+
+
+def test_a_run_that_diverged_far_away_is_a_cross_at_the_edge(axes: Axes) -> None:
+    lost = cell("game", "sfe", 1, -30.0, status="diverged")[:2]
+    learning_curves(table_of([cell("game", "dense", 0, 0.5), lost]), "game", axes)
+    (cross,) = (line for line in axes.lines if line.get_marker() == "x")
+    low, _ = axes.get_ylim()
+    assert low > 0
+    assert cross.get_ydata()[0] == low
+
+
 def test_a_run_that_diverged_is_drawn_to_its_end(axes: Axes) -> None:
     lost = cell("game", "sfe", 1, 0.4, status="diverged")[:2]
     learning_curves(table_of([cell("game", "sfe", 0, 0.4), lost]), "game", axes)
