@@ -59,7 +59,9 @@ class Distribution(ABC):
     @property
     @abstractmethod
     def support(self) -> Support:
-        """All assignments of positive probability.
+        """All assignments of positive probability in exact arithmetic, or fewer.
+
+        One whose probability underflows to zero may be left out.
 
         Raises:
             ValueError: there are too many to list (see `support_sizes`).
