@@ -15,7 +15,7 @@ from estimators.registry import all_estimators
 from estimators.sampler import Sampler
 from tasks.base import Task
 from tasks.streams import Streams
-from tests.estimators.contract import EveryOutcome
+from tests.estimators.every_outcome import EveryOutcome
 from tests.tasks.conftest import make_task
 
 EXACT = EvaluationSettings(batch_size=100)

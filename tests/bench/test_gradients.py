@@ -25,7 +25,8 @@ from estimators.sampler import Sampler
 from estimators.support_sum import Dense
 from tasks.base import Encoding, Task
 from tasks.streams import Streams
-from tests.estimators.contract import BITS, CATEGORICAL, EveryOutcome, Problem, network, steep
+from tests.estimators.contract import BITS, CATEGORICAL, Problem, network, steep
+from tests.estimators.every_outcome import EveryOutcome
 
 SETTINGS = GradientSettings(precision=0.005, draws=256)
 FEW = GradientSettings(precision=0.02, draws=64)

@@ -2,11 +2,14 @@
 
 The noise of an estimator is enumerated: a batch holds the same row once for every outcome that
 its draws can have, `EveryOutcome` deals outcome r to row r and keeps its probability, and the
-expectation is the sum over rows. Everything is float64.
+expectation is the sum over rows. What a row gets from the other rows of its batch does not show
+there: for that, a batch of two rows is run once for every outcome that both can have together.
+Everything is float64.
 """
 
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import get_args
@@ -20,6 +23,7 @@ from estimators.base import Estimator, Latent
 from estimators.mappings import all_bit_vectors
 from estimators.sampler import Sampler
 from tasks.base import Encoding
+from tests.estimators.every_outcome import EveryOutcome
 
 FEATURES = 3
 WIDTH = 4
@@ -64,7 +68,9 @@ class Problem:
 
     latent: Latent
     scores: Tensor
+    """(P,), or (B, P) where `run` takes it for several rows at once."""
     theta: Tensor
+    """As the scores."""
 
     @classmethod
     def random(cls, latent: Latent, seed: int = 0) -> "Problem":
@@ -88,6 +94,14 @@ class Problem:
 
 CATEGORICAL = Latent("categorical", 5, FEATURES)
 BITS = Latent("bits", 3, FEATURES)
+FEW_CATEGORIES = Latent("categorical", 3, FEATURES)
+FEW_BITS = Latent("bits", 2, FEATURES)
+"""The latter two for batches of two rows: the runs are as many as a row's outcomes, squared."""
+
+
+def two_rows(latent: Latent) -> list[Problem]:
+    """Two that differ."""
+    return [Problem.random(latent, seed) for seed in (1, 2)]
 
 
 ENTROPY_WEIGHTS = (0.0, 1.0)
@@ -103,58 +117,6 @@ class Gradients:
     theta: Tensor
     scale: Tensor | float = 1.0
     """What the estimate says that the gradient of the scores has been multiplied by."""
-
-
-class EveryOutcome:
-    """A sampler that deals a different outcome of all its draws to each row of the batch.
-
-    Before the rows can be counted, `recording` notes what is drawn.
-    """
-
-    def __init__(self, draws: list[int] | None = None) -> None:
-        self.draws: list[int] = []
-        self._radix = draws
-        self._weight: Tensor | None = None
-
-    @classmethod
-    def recording(cls) -> "EveryOutcome":
-        return cls(None)
-
-    @property
-    def weight(self) -> Tensor:
-        """Probability of each row's outcome, (B,)."""
-        assert self._weight is not None
-        return self._weight
-
-    def _deal(self, outcomes: int, rows: int) -> Tensor:
-        """An outcome (B,) for this draw: a digit of the row's number in mixed radix."""
-        place = len(self.draws)
-        self.draws.append(outcomes)
-        if self._radix is None:
-            return torch.zeros(rows, dtype=torch.int64)
-        below = 1
-        for digit in self._radix[place + 1 :]:
-            below *= digit
-        return torch.arange(rows) // below % outcomes
-
-    def _weigh(self, probability: Tensor) -> None:
-        assert not probability.requires_grad, "the probabilities of a draw carry a gradient"
-        self._weight = probability if self._weight is None else self._weight * probability
-
-    def categorical(self, probabilities: Tensor, samples: int) -> Tensor:
-        rows, size = probabilities.shape
-        normalised = probabilities / probabilities.sum(dim=1, keepdim=True)
-        drawn = torch.stack([self._deal(size, rows) for _ in range(samples)], dim=1)
-        self._weigh(normalised.gather(1, drawn).prod(dim=1))
-        return drawn
-
-    def bernoulli(self, probabilities: Tensor, samples: int) -> Tensor:
-        rows, size = probabilities.shape
-        every = all_bit_vectors(size, probabilities)
-        drawn = torch.stack([every[self._deal(2**size, rows)] for _ in range(samples)], dim=1)
-        p = probabilities[:, None, :]
-        self._weigh((drawn * p + (1 - drawn) * (1 - p)).prod(dim=2).prod(dim=1))
-        return drawn
 
 
 def run(
@@ -205,18 +167,50 @@ def expectation(
     entropy_weight: float = 0.0,
 ) -> Gradients:
     """The expected estimate, with the estimator's state as it is, over every outcome."""
-    recording = EveryOutcome.recording()
-    run(estimator, problem, f, recording, rows=1)
-    rows = 1
-    for outcomes in recording.draws:
-        rows *= outcomes
-    dealer = EveryOutcome(recording.draws)
+    draws = draws_of_a_row(estimator, problem, f)
+    rows = math.prod(draws)
+    dealer = EveryOutcome(draws)
     result = run(estimator, problem, f, dealer, rows, at_once, entropy_weight)
-    weight = dealer.weight if recording.draws else torch.ones(1, dtype=torch.float64)
+    weight = dealer.weight
     torch.testing.assert_close(weight.sum(), torch.tensor(1.0, dtype=torch.float64))
     return Gradients(
         weight @ result.value, weight @ result.scores, weight @ result.theta, result.scale
     )
+
+
+def draws_of_a_row(estimator: Estimator, problem: Problem, f: CostFunction) -> list[int]:
+    """How many outcomes each draw has that the estimator makes for a row; none for a sum."""
+    recording = EveryOutcome.recording()
+    run(estimator, problem, f, recording, rows=1)
+    return recording.draws
+
+
+def joint_expectation(
+    estimator: Estimator, problems: Sequence[Problem], f: CostFunction
+) -> Gradients:
+    """The expected estimate for a batch with a row of each problem, over every joint outcome.
+
+    Value (B,), scores and theta (B, ·). Each joint outcome is a run of its own, so that there are
+    as many as a row has outcomes, to the power of B. The scale is the expected one.
+    """
+    batch = Problem(
+        problems[0].latent,
+        torch.stack([problem.scores for problem in problems]),
+        torch.stack([problem.theta for problem in problems]),
+    )
+    draws = draws_of_a_row(estimator, problems[0], f)
+    terms: list[tuple[Tensor, Gradients]] = []
+    for outcome in itertools.product(range(math.prod(draws)), repeat=len(problems)):
+        dealer = EveryOutcome(draws, torch.tensor(outcome))
+        result = run(estimator, batch, f, dealer, len(problems))
+        terms.append((dealer.weight.prod(), result))
+    total = sum(weight for weight, _ in terms)
+    torch.testing.assert_close(total, torch.tensor(1.0, dtype=torch.float64))
+    value, scores, theta, scale = (
+        sum(weight * getattr(result, name) for weight, result in terms)
+        for name in ("value", "scores", "theta", "scale")
+    )
+    return Gradients(value, scores, theta, scale)
 
 
 def exact(
@@ -265,15 +259,33 @@ def warmed_up(estimator: Estimator, problem: Problem, f: CostFunction) -> Estima
 def check_expectation(estimator: Estimator, problem: Problem, f: CostFunction) -> None:
     """The expected estimate is the exact one, with and without entropy: value, scores, decoder."""
     estimator = warmed_up(estimator, problem, f)
-    close = {"rtol": 1e-6, "atol": 1e-7}
     for weight in ENTROPY_WEIGHTS:
         found = expectation(estimator, problem, f, entropy_weight=weight)
-        wanted = exact(estimator, problem, f, weight)
-        assert found.scale > 0
-        assert estimator.bias == "scaled" or found.scale == 1
-        torch.testing.assert_close(found.value, wanted.value, **close)
-        torch.testing.assert_close(found.theta, wanted.theta, **close)
-        torch.testing.assert_close(found.scores / found.scale, wanted.scores, **close)
+        _check_close(estimator, found, exact(estimator, problem, f, weight))
+
+
+def check_joint_expectation(
+    estimator: Estimator, problems: Sequence[Problem], f: CostFunction
+) -> None:
+    """As `check_expectation` for rows that differ, in one batch: what an estimate takes from other
+    rows leaves it unbiased. The mean cost of the row's own batch as a baseline does not."""
+    estimator = warmed_up(estimator, problems[0], f)
+    found = joint_expectation(estimator, problems, f)
+    exacts = [exact(estimator, problem, f) for problem in problems]
+    value, scores, theta = (
+        torch.stack([getattr(wanted, name) for wanted in exacts])
+        for name in ("value", "scores", "theta")
+    )
+    _check_close(estimator, found, Gradients(value, scores, theta))
+
+
+def _check_close(estimator: Estimator, found: Gradients, wanted: Gradients) -> None:
+    close = {"rtol": 1e-6, "atol": 1e-7}
+    assert found.scale > 0
+    assert estimator.bias == "scaled" or math.isclose(found.scale, 1)
+    torch.testing.assert_close(found.value, wanted.value, **close)
+    torch.testing.assert_close(found.theta, wanted.theta, **close)
+    torch.testing.assert_close(found.scores / found.scale, wanted.scores, **close)
 
 
 def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> None:
@@ -305,9 +317,11 @@ def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> Non
     assert estimate.surrogate is None or estimate.surrogate.shape == (rows,)
 
 
-def latents(estimator: type[Estimator]) -> list[Latent]:
+def latents(
+    estimator: type[Estimator], among: tuple[Latent, ...] = (CATEGORICAL, BITS)
+) -> list[Latent]:
     """The small problems that an estimator takes."""
-    return [latent for latent in (CATEGORICAL, BITS) if latent.family in estimator.families]
+    return [latent for latent in among if latent.family in estimator.families]
 
 
 RANDOM_START = "lp-sparsemap"

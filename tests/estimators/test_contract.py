@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,15 @@ from estimators.base import Estimator, Latent
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
 from tests.estimators.contract import (
+    BITS,
+    CATEGORICAL,
     COSTS,
+    FEW_BITS,
+    FEW_CATEGORIES,
     CostFunction,
     Problem,
     check_expectation,
+    check_joint_expectation,
     check_proposal,
     exact,
     expectation,
@@ -23,19 +29,35 @@ from tests.estimators.contract import (
     network,
     run,
     small_settings,
+    steep,
+    two_rows,
     warmed_up,
 )
 
-CASES = [
-    pytest.param(estimator, latent, settings, id=f"{name}-{latent.family}-{number}")
-    for name, estimator in all_estimators().items()
-    for latent in latents(estimator)
-    for number, settings in enumerate(small_settings(estimator))
-    if estimator.refusal(latent, estimator.Settings(**settings)) is None
-]
 
-ENUMERABLE = [case for case in CASES if case.values[0].bias in {"exact", "unbiased", "scaled"}]
-"""Those that are right in expectation; test_relaxations.py has the others, where they are exact."""
+def cases(*among: Latent) -> list[Any]:
+    """Every estimator, on the latent variables that it takes of these, at small settings."""
+    return [
+        pytest.param(estimator, latent, settings, id=f"{name}-{latent.family}-{number}")
+        for name, estimator in all_estimators().items()
+        for latent in latents(estimator, among)
+        for number, settings in enumerate(small_settings(estimator))
+        if estimator.refusal(latent, estimator.Settings(**settings)) is None
+    ]
+
+
+RIGHT_IN_EXPECTATION = {"exact", "unbiased", "scaled"}
+"""test_relaxations.py has the others, where they are exact."""
+
+CASES = cases(CATEGORICAL, BITS)
+ENUMERABLE = [case for case in CASES if case.values[0].bias in RIGHT_IN_EXPECTATION]
+JOINTLY_ENUMERABLE = [
+    case
+    for case in cases(FEW_CATEGORIES, FEW_BITS)
+    if case.values[0].bias in RIGHT_IN_EXPECTATION
+    and case.values[2].get("samples") == small_settings(case.values[0])[0].get("samples")
+]
+"""At the least samples: more of them square the number of runs."""
 
 
 def make(estimator: type[Estimator], latent: Latent, settings: dict[str, object]) -> Estimator:
@@ -57,6 +79,14 @@ def test_expected_estimate_is_exact(
 ) -> None:
     for seed in range(3):
         check_expectation(make(estimator, latent, settings), Problem.random(latent, seed), f)
+
+
+@pytest.mark.parametrize(("estimator", "latent", "settings"), JOINTLY_ENUMERABLE)
+def test_rows_of_a_batch_leave_each_other_unbiased(
+    estimator: type[Estimator], latent: Latent, settings: dict[str, object]
+) -> None:
+    """With a cost whose σ is above 1, where NVIL's scale moves."""
+    check_joint_expectation(make(estimator, latent, settings), two_rows(latent), steep)
 
 
 @pytest.mark.parametrize(("estimator", "latent", "settings"), ENUMERABLE)
@@ -104,6 +134,8 @@ def test_the_example_of_the_documentation_keeps_the_contract() -> None:
     for latent in latents(estimator):
         check_proposal(make(estimator, latent, {}), Problem.random(latent))
         check_expectation(make(estimator, latent, {}), Problem.random(latent), network)
+    for latent in latents(estimator, (FEW_CATEGORIES, FEW_BITS)):
+        check_joint_expectation(make(estimator, latent, {}), two_rows(latent), network)
 
 
 DRAWS = 100_000

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.base import Bias, Estimate, Proposal
-from estimators.distributions import Distribution
+from estimators.base import Bias, Estimate, Estimator, Proposal
+from estimators.distributions import Categorical, Distribution
 from estimators.gumbel import StraightThroughGumbel
 from estimators.sampled_baselines import LeaveOneOut, SelfCritic
 from estimators.sampler import Sampler
@@ -19,10 +19,13 @@ from estimators.support_sum import Dense, Sparsemax
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
+    FEW_CATEGORIES,
     Problem,
     check_expectation,
+    check_joint_expectation,
     check_proposal,
     steep,
+    two_rows,
 )
 from tests.estimators.test_relaxations import check_straight_through
 
@@ -113,12 +116,43 @@ class BaselineOfTheSampleOnly(SumAndSample):
         return Estimate(right.objective, right.surrogate + self.average.value * extra.sum(dim=1))
 
 
-class NormalisedByThisBatch(NVIL):
+class BatchMean(ScoreFunction):
+    """b is the mean cost of the batch that it is applied to."""
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        centred = super().combine(q, proposal, costs - costs.mean())
+        return replace(centred, objective=super().combine(q, proposal, costs).objective)
+
+
+class CentredByThisBatch(NVIL):
     """c is taken from the batch that it is applied to."""
 
     def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        centred = costs - 0.5 * costs.view(-1, self.settings.samples)[:, 0]
-        return super().combine(q, proposal, centred)
+        b = proposal.extras["baseline"]
+        own = replace(proposal, extras=proposal.extras | {"baseline": b + (costs - b).mean()})
+        return super().combine(q, own, costs)
+
+
+class ScaledByThisBatch(NVIL):
+    """σ is taken from the batch that it is applied to, and the estimate says so."""
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        right = super().combine(q, proposal, costs)
+        assert right.surrogate is not None
+        residual = costs - proposal.extras["baseline"].flatten().detach()
+        scale = 1 / residual.std(correction=0).clamp(min=1)
+        return replace(right, surrogate=right.surrogate / self.scale() * scale, scale=scale)
+
+
+class TopOfTheFirstRow(SumAndSample):
+    """Every row sums the category that is the likeliest in the first."""
+
+    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+        first = Categorical(q.scores.detach()[:1].expand_as(q.scores))
+        right = super().propose(first, features, sampler)
+        weight = q.log_prob(right.extras["z"]).exp().detach()
+        weight[:, 1] = 1 - weight[:, 0]
+        return replace(right, decoder_weight=weight.flatten())
 
 
 class MissingWeight(Dense):
@@ -149,7 +183,6 @@ class ImpureCombine(MovingAverageBaseline):
         (ModeCountedTwice, {}),
         (SelfInBaseline, {"samples": 2}),
         (BaselineOfTheSampleOnly, {}),
-        (NormalisedByThisBatch, {}),
         (MissingWeight, {}),
     ],
 )
@@ -157,6 +190,18 @@ def test_expectation_catches(mutant: type[Dense], settings: dict[str, int]) -> N
     torch.manual_seed(0)
     with pytest.raises(AssertionError):
         check_expectation(mutant.make(CATEGORICAL, **settings), Problem.random(CATEGORICAL), steep)
+
+
+@pytest.mark.parametrize(
+    "mutant", [BatchMean, CentredByThisBatch, ScaledByThisBatch, TopOfTheFirstRow]
+)
+def test_joint_expectation_alone_catches(mutant: type[Estimator]) -> None:
+    """One outcome of each row in a batch of them all looks right."""
+    torch.manual_seed(0)
+    estimator = mutant.make(FEW_CATEGORIES)
+    check_expectation(estimator, Problem.random(FEW_CATEGORIES), steep)
+    with pytest.raises(AssertionError, match="not close"):
+        check_joint_expectation(estimator, two_rows(FEW_CATEGORIES), steep)
 
 
 def test_impure_combine_is_caught() -> None:

@@ -1,0 +1,62 @@
+"""A sampler whose noise is enumerated."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from estimators.mappings import all_bit_vectors
+
+
+class EveryOutcome:
+    """A sampler that deals a different outcome of all its draws to each row of the batch.
+
+    Before the rows can be counted, `recording` notes what is drawn.
+
+    Args:
+        draws: how many outcomes each draw has.
+        outcome: (B,), the number of each row's outcome, where it is not the row's own number.
+    """
+
+    def __init__(self, draws: list[int] | None = None, outcome: Tensor | None = None) -> None:
+        self.draws: list[int] = []
+        self._radix = draws
+        self._outcome = outcome
+        self._weight: Tensor | None = None
+
+    @classmethod
+    def recording(cls) -> "EveryOutcome":
+        return cls(None)
+
+    @property
+    def weight(self) -> Tensor:
+        """Probability of each row's outcome, (B,); 1 where nothing was drawn."""
+        return torch.ones(1, dtype=torch.float64) if self._weight is None else self._weight
+
+    def _deal(self, outcomes: int, rows: int) -> Tensor:
+        """An outcome (B,) for this draw: a digit of the row's number in mixed radix."""
+        place = len(self.draws)
+        self.draws.append(outcomes)
+        if self._radix is None:
+            return torch.zeros(rows, dtype=torch.int64)
+        number = torch.arange(rows) if self._outcome is None else self._outcome
+        return number // math.prod(self._radix[place + 1 :]) % outcomes
+
+    def _weigh(self, probability: Tensor) -> None:
+        assert not probability.requires_grad, "the probabilities of a draw carry a gradient"
+        self._weight = probability if self._weight is None else self._weight * probability
+
+    def categorical(self, probabilities: Tensor, samples: int) -> Tensor:
+        rows, size = probabilities.shape
+        normalised = probabilities / probabilities.sum(dim=1, keepdim=True)
+        drawn = torch.stack([self._deal(size, rows) for _ in range(samples)], dim=1)
+        self._weigh(normalised.gather(1, drawn).prod(dim=1))
+        return drawn
+
+    def bernoulli(self, probabilities: Tensor, samples: int) -> Tensor:
+        rows, size = probabilities.shape
+        every = all_bit_vectors(size, probabilities)
+        drawn = torch.stack([every[self._deal(2**size, rows)] for _ in range(samples)], dim=1)
+        p = probabilities[:, None, :]
+        self._weigh((drawn * p + (1 - drawn) * (1 - p)).prod(dim=2).prod(dim=1))
+        return drawn
