@@ -133,9 +133,10 @@ class LearnedBaseline(ScoreFunction):
 class NVIL(ScoreFunction):
     """b = b_ψ(x) + c, and the signal is divided by max(1, σ) (Mnih & Gregor 2014, algorithm 1).
 
-    c and σ² are moving averages of the mean and the variance of f − b_ψ(x) over earlier
-    batches, so that the expected estimate is the exact gradient divided by max(1, σ). The entropy's
-    gradient, which the published signal holds as log q, is divided alike.
+    b_ψ is trained by least squares, on f − c. c and σ² are moving averages of the mean and the
+    variance of f − b_ψ(x) over earlier batches, so that the expected estimate is the exact gradient
+    divided by max(1, σ). The entropy's gradient, which the published signal holds as log q, is
+    divided alike.
     """
 
     name = "nvil"

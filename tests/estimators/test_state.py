@@ -1,0 +1,158 @@
+"""What an estimator learns from its batches: its estimate is unbiased with any state, so that no
+expectation sees a wrong one."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from estimators.base import Estimator, Latent, Proposal
+from estimators.gumbel import GumbelSoftmax, StraightThroughGumbel
+from estimators.sampler import Sampler
+from estimators.score_function import NVIL, LearnedBaseline, MovingAverageBaseline, ScoreFunction
+from estimators.sum_and_sample import SumAndSample
+
+LATENT = Latent("categorical", 3, 1)
+NO_FEATURES = torch.zeros(2, 1, dtype=torch.float64)
+
+
+def numbers(values: object) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+SCORES = numbers([[0.6, 0.3, 0.1], [0.2, 0.6, 0.2]]).log()
+
+
+def propose(estimator: Estimator, features: Tensor = NO_FEATURES) -> Proposal:
+    q = estimator.distribution(SCORES)
+    return estimator.propose(q, features, Sampler(torch.Generator().manual_seed(0)))
+
+
+def check_baseline(estimator: Estimator, baseline: Tensor, features: Tensor = NO_FEATURES) -> None:
+    """Costs that are the row's baseline, (B, 1), leave nothing to learn from; others do."""
+    q, proposal = estimator.distribution(SCORES), propose(estimator, features)
+    costs = baseline.expand(len(SCORES), estimator.calls_per_row).flatten()
+    nothing = estimator.combine(q, proposal, costs).surrogate
+    something = estimator.combine(q, proposal, costs + 1).surrogate
+    assert nothing is not None
+    assert something is not None
+    torch.testing.assert_close(nothing, torch.zeros_like(nothing))
+    assert (something < -0.1).all()
+
+
+@pytest.mark.parametrize("estimator", [GumbelSoftmax, StraightThroughGumbel])
+def test_the_temperature_falls_with_the_steps(estimator: type[GumbelSoftmax]) -> None:
+    instance = estimator.make(LATENT, initial=2.0, minimum=0.5, rate=0.3, every=2).double()
+    seen = []
+    for _ in range(6):
+        seen.append(instance.temperature)
+        instance.update(propose(instance), numbers([1.0, 2.0]))
+    once, twice = 2 * math.exp(-0.6), 2 * math.exp(-1.2)
+    assert seen == pytest.approx([2, 2, once, once, twice, twice])
+
+
+def test_a_moving_average_follows_the_mean_cost() -> None:
+    """Means 2, 5 and −1, of which half is kept a step."""
+    estimator = MovingAverageBaseline.make(LATENT, samples=2, decay=0.5).double()
+    check_baseline(estimator, numbers(0.0))
+    batches = [[1.0, 2.0, 2.0, 3.0], [9.0, 4.0, 6.0, 1.0], [-4.0, 3.0, -3.0, 0.0]]
+    averages = [2, (0.5 * 2 + 5) / 1.5, (0.25 * 2 + 0.5 * 5 - 1) / 1.75]
+    for costs, average in zip(batches, averages, strict=True):
+        estimator.update(propose(estimator), numbers(costs))
+        check_baseline(estimator, numbers(average))
+
+
+def test_sum_and_sample_follows_the_estimated_cost() -> None:
+    """The summed category has weight 0.6 in either row, the sampled one 0.4."""
+    estimator = SumAndSample.make(LATENT, k=1, samples=1, decay=0.5).double()
+    check_baseline(estimator, numbers(0.0))
+    batches = [[10.0, 20.0, 0.0, 5.0], [1.0, 1.0, 3.0, -2.0], [-10.0, 5.0, 10.0, 0.0]]
+    means = [(14 + 2) / 2, (1 + 1) / 2, (-4 + 6) / 2]
+    averages = [
+        means[0],
+        (0.5 * means[0] + means[1]) / 1.5,
+        (0.25 * means[0] + 0.5 * means[1] + means[2]) / 1.75,
+    ]
+    for costs, average in zip(batches, averages, strict=True):
+        estimator.update(propose(estimator), numbers(costs))
+        check_baseline(estimator, numbers(average))
+
+
+def test_nvil_follows_mean_and_variance_of_what_its_network_leaves() -> None:
+    """f − x, as b_ψ(x) = x here: (2, 4, 1, 3) has mean 2.5 and variance 1.25, (−2, 2, 10, 2) mean
+    3 and variance 19, and (0, 0, 0.2, 0.2) mean 0.1 and variance 0.01."""
+    estimator = NVIL.make(LATENT, samples=2, decay=0.5).double()
+    estimator.network = nn.Identity()
+    batches = [
+        ([1.0, -1.0], [3.0, 5.0, 0.0, 2.0]),
+        ([2.0, 0.0], [0.0, 4.0, 10.0, 2.0]),
+        ([-1.0, 1.0], [-1.0, -1.0, 1.2, 1.2]),
+    ]
+    centres = [2.5, (0.5 * 2.5 + 3) / 1.5, (0.25 * 2.5 + 0.5 * 3 + 0.1) / 1.75]
+    variances = [1.25, (0.5 * 1.25 + 19) / 1.5, (0.25 * 1.25 + 0.5 * 19 + 0.01) / 1.75]
+    x = numbers([[0.5], [-3.0]])
+    check_baseline(estimator, x, x)
+    for (inputs, costs), centre, variance in zip(batches, centres, variances, strict=True):
+        estimator.update(propose(estimator, numbers(inputs)[:, None]), numbers(costs))
+        check_baseline(estimator, x + centre, x)
+        assert float(estimator.scale()) == pytest.approx(1 / math.sqrt(variance))
+
+
+def test_nvil_divides_by_one_at_least() -> None:
+    estimator = NVIL.make(LATENT).double()
+    assert estimator.scale() == 1
+    estimator.update(propose(estimator), numbers([-0.5, 0.5]))
+    assert estimator.scale() == 1
+
+
+LEARNED = [
+    (LearnedBaseline, {"form": "constant"}),
+    (LearnedBaseline, {"form": "network"}),
+    (NVIL, {}),
+]
+
+
+@pytest.mark.parametrize(("estimator", "settings"), LEARNED)
+def test_a_baseline_is_trained_by_least_squares(
+    estimator: type[ScoreFunction], settings: dict[str, str]
+) -> None:
+    """The loss is lowest where a row's baseline is the mean of its costs, and falls towards it."""
+    torch.manual_seed(0)
+    instance = estimator.make(LATENT, samples=2, **settings).double()
+    q, right = instance.distribution(SCORES), propose(instance, numbers([[1.0], [-1.0]]))
+    costs = numbers([3.0, 5.0, -2.0, 0.0])
+
+    def slope(baseline: Tensor) -> Tensor:
+        leaf = baseline.clone().requires_grad_()
+        proposal = Proposal.rectangular(right.extras["z"], numbers([[0.5, 0.5]] * 2), baseline=leaf)
+        loss = instance.combine(q, proposal, costs).own_loss
+        assert loss is not None
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return gradient
+
+    target = numbers([[4.0], [-1.0]])
+    torch.testing.assert_close(slope(target), torch.zeros_like(target))
+    for away in (0.01, 1.0, 100.0):
+        assert (slope(target + away) > 0).all()
+        assert (slope(target - away) < 0).all()
+
+
+@pytest.mark.parametrize(("estimator", "settings"), LEARNED)
+def test_descent_on_its_loss_takes_the_baseline_to_its_target(
+    estimator: type[ScoreFunction], settings: dict[str, str]
+) -> None:
+    """The mean cost of each input, or of all where b is a constant."""
+    torch.manual_seed(0)
+    instance = estimator.make(LATENT, **settings).double()
+    q, inputs = instance.distribution(SCORES), numbers([[1.0], [-1.0]])
+    optimizer = torch.optim.SGD(instance.parameters(), lr=0.05)
+    for _ in range(200):
+        loss = instance.combine(q, propose(instance, inputs), numbers([4.0, -1.0])).own_loss
+        assert loss is not None
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    target = numbers([1.5, 1.5] if settings.get("form") == "constant" else [4.0, -1.0])
+    found = propose(instance, inputs).extras["baseline"].flatten().detach()
+    torch.testing.assert_close(found, target, rtol=0, atol=1e-3)
