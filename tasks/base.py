@@ -97,6 +97,8 @@ class Task(nn.Module, ABC):
     """Weight of that objective beside the supervised loss."""
     chance: float | None = None
     """Accuracy of guessing."""
+    episodes: int | None = None
+    """Rows of an evaluation, where they are drawn from the split in place of being its own."""
     activation_size: int
     """Numbers in the largest activation of one decoder call, which bounds what is run at once."""
     steps_per_epoch: int

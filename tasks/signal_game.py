@@ -72,7 +72,8 @@ class SignalGame(Task):
         # candidate is what an assignment takes.
         self.activation_size = settings.candidates
         self.steps_per_epoch = settings.steps_per_epoch
-        self.episodes, self.split_seed = settings.episodes, settings.split_seed
+        self.episodes: int = settings.episodes
+        self.split_seed = settings.split_seed
         for split in SPLITS:
             self._check(data.name, split)
 

@@ -53,8 +53,8 @@ def test_a_reader_gets_the_documented_schema(finished: Path) -> None:
     final = table[(table["split"] == "test") & (table["status"] == "ok")]
     assert final["train_seconds"].gt(0).all()
     assert final["commit"].notna().all() or not (ROOT / ".git").exists()
-    assert final.loc[final["task"] != "bitvector", "accuracy"].notna().all()
-    assert final.loc[final["task"] == "bitvector", "nll"].notna().all()
+    for task in all_tasks().values():
+        assert final.loc[final["task"] == task.name, [*task.metrics]].notna().all(axis=None)
     settings = flatten_hyperparameters(final)
     sfe = settings[(settings["task"] == "signal_game") & (settings["estimator"] == "sfe")]
     assert (sfe["training.entropy_weight"] == 0.05).all()

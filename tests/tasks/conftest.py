@@ -1,5 +1,8 @@
 """Tasks of each kind, small, in float64, on the bundled digits."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -14,14 +17,26 @@ SMALL = {
 }
 
 
+def documented() -> type[Task]:
+    """The example of docs/CONTRACT.md, which can be pasted into a file as it is."""
+    page = (Path(__file__).parents[2] / "docs" / "CONTRACT.md").read_text()
+    (example,) = re.findall(r"## A task\n.*?```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, type[Task]] = {}
+    exec(example.replace("@register", ""), names)
+    return names["Mixture"]
+
+
+TASKS = {**all_tasks(), "documented": documented()}
+
+
 def make_task(name: str, batch_size: int = 8, **settings: object) -> Task:
     """A small task by name."""
-    task_class = all_tasks()[name]
+    task_class = TASKS[name]
     torch.manual_seed(0)
     chosen = task_class.Settings(**(SMALL.get(name, {}) | settings))
     return task_class(load_dataset(chosen.dataset, None), chosen, batch_size).double()
 
 
-@pytest.fixture(params=sorted(all_tasks()))
+@pytest.fixture(params=sorted(TASKS))
 def task(request: pytest.FixtureRequest) -> Task:
     return make_task(request.param)
