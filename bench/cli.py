@@ -133,13 +133,19 @@ def tune(
 
 
 @app.command(name="list")
-def list_() -> int:
-    """List tasks, estimators and profiles, with what each needs and where it comes from."""
+def list_(*, settings: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """List tasks, estimators and profiles, with what each needs and where it comes from.
+
+    Parameters
+    ----------
+    settings
+        Print every setting that a profile can have, with its default and what it is.
+    """
     from rich.console import Console
 
-    from bench.listing import print_listing
+    from bench.listing import print_listing, print_settings
 
-    print_listing(Console())
+    (print_settings if settings else print_listing)(Console())
     return 0
 
 

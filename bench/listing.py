@@ -1,12 +1,17 @@
 """What the command line prints as tables."""
 
+import json
 from collections.abc import Collection, Iterable
+from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from rich.console import Console
 
-from bench.printing import table_of
-from bench.profiles import TrainingSettings, bundled_profiles, load_profile
+from bench.evaluation import EvaluationSettings
+from bench.gradients import GradientSettings
+from bench.printing import print_line, table_of
+from bench.profiles import Profile, TrainingSettings, bundled_profiles, load_profile
 from bench.search_space import ALWAYS
 from estimators.base import Estimator
 from estimators.registry import all_estimators
@@ -14,6 +19,11 @@ from estimators.searched import Choices, searched
 from tasks.base import Task
 from tasks.datasets import DATASETS
 from tasks.registry import all_tasks
+
+NARROWER = """\
+# The program's defaults, which count where a profile says nothing. A task can have settings of its
+# own, in [tasks.TASK.training] and [tasks.TASK.evaluation], and an estimator on it, in
+# [tasks.TASK.estimators.ESTIMATOR.training]: the narrower one counts."""
 
 
 def print_listing(console: Console) -> None:
@@ -50,6 +60,52 @@ def print_listing(console: Console) -> None:
         ),
     )
     console.print(f"data sets: {', '.join(DATASETS)}", soft_wrap=True)
+
+
+def print_settings(console: Console) -> None:
+    """Every setting of a profile with its default and what it is, as TOML."""
+    print_line(console, NARROWER)
+    _print_section(console, None, Profile, ("description", "seeds"))
+    _print_section(console, "training", TrainingSettings)
+    _print_section(console, "evaluation", EvaluationSettings)
+    _print_section(console, "gradients", GradientSettings)
+    for task in all_tasks().values():
+        _print_section(console, f"tasks.{task.name}.settings", task.Settings)
+    for estimator in all_estimators().values():
+        section = f"tasks.TASK.estimators.{estimator.name}.settings"
+        _print_section(console, section, estimator.Settings)
+
+
+def _print_section(
+    console: Console,
+    section: str | None,
+    model: type[BaseModel],
+    names: Collection[str] | None = None,
+) -> None:
+    """Settings of a section, all or those that are named; nothing of one that has none."""
+    lines = [
+        (_assignment(name, field), _meaning(field))
+        for name, field in model.model_fields.items()
+        if names is None or name in names
+    ]
+    if lines:
+        print_line(console, "" if section is None else f"\n[{section}]")
+    width = max((len(assignment) for assignment, _ in lines), default=0)
+    for assignment, meaning in lines:
+        print_line(console, f"{assignment:{width}}  # {meaning}")
+
+
+def _assignment(name: str, field: FieldInfo) -> str:
+    """A setting with its default; without one it is no more than a comment."""
+    if field.is_required() or field.default is None:
+        return f"# {name} ="
+    return f"{name} = {json.dumps(field.default)}"
+
+
+def _meaning(field: FieldInfo) -> str:
+    """What a setting is, with the values that there are if it names one of a few."""
+    few = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return f"{field.description or ''} {'(' + ' | '.join(few) + ')' if few else ''}".rstrip()
 
 
 def _estimator(estimator: type[Estimator], tasks: Iterable[type[Task]]) -> tuple[str, ...]:

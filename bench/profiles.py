@@ -69,8 +69,8 @@ class Profile(BaseModel, extra="forbid", frozen=True):
     """A whole profile. Later parts override earlier ones: training, then that of the task, then
     that of the estimator on the task."""
 
-    description: str
-    seeds: int = Field(2, ge=1)
+    description: str = Field(description="what the profile is, in a line")
+    seeds: int = Field(2, ge=1, description="how many, from 0, where --seeds does not say")
     training: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     gradients: dict[str, Any] = {}

@@ -101,7 +101,7 @@ class LearnedBaseline(ScoreFunction):
 
     class Settings(ScoreFunction.Settings, frozen=True):
         form: Annotated[Literal["constant", "network"], Choices()] = Field(
-            "network", description="what b is"
+            "network", description="what the baseline b is"
         )
         hidden: int = Field(128, ge=1, description="width of the network's hidden layers")
         layers: int = Field(1, ge=1, description="number of hidden layers")

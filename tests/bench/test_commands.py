@@ -4,16 +4,21 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from analysis.load import load_gradients, load_results
 from analysis.schema import GRADIENTS
 from bench import runner
 from bench.cells import Planned
+from bench.evaluation import EvaluationSettings
+from bench.gradients import GradientSettings
 from bench.grid import run_cells
-from bench.profiles import Profile
+from bench.profiles import Profile, TrainingSettings
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
 from tests.bench.conftest import ROOT, Here, bench, cell_of
@@ -72,6 +77,29 @@ def test_list_names_everything(here: Here) -> None:
     flat = done.stdout.replace("\n", " ")
     for name in [*all_tasks(), *all_estimators(), "quick", "digits"]:
         assert name in flat
+
+
+def test_settings_are_listed_as_toml_with_their_defaults_and_meanings(here: Here) -> None:
+    shown = here("list", "--settings").stdout
+    assert not [line for line in shown.splitlines() if line.endswith("# ")]
+    listed = tomllib.loads(shown)
+    tasks, estimators = listed["tasks"], listed["tasks"].pop("TASK")["estimators"]
+    sections: list[tuple[dict[str, Any], type[BaseModel]]] = [
+        (listed["training"], TrainingSettings),
+        (listed["evaluation"], EvaluationSettings),
+        (listed["gradients"], GradientSettings),
+        *((tasks[name]["settings"], task.Settings) for name, task in all_tasks().items()),
+        *(
+            (estimators.get(name, {"settings": {}})["settings"], estimator.Settings)
+            for name, estimator in all_estimators().items()
+        ),
+    ]
+    for values, model in sections:
+        assert model(**values) == model()
+        unset = {name for name, field in model.model_fields.items() if field.default is None}
+        assert {*values} == {*model.model_fields} - unset
+        assert all(f"# {name} = " in shown for name in unset)
+    assert listed["seeds"] == Profile(description="").seeds
 
 
 def test_the_help_names_the_options(here: Here) -> None:
