@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from bench.cli_options import Grid, results_errors
 from bench.cli_output import Output
-from bench.cli_tune import Tuning
+from bench.cli_tune import SearchGrid, Tuning
 from bench.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -22,13 +22,23 @@ if TYPE_CHECKING:
 QUIET = 0.5
 """Most processes, as a mean over the last minute, that may have run on a machine that is quiet."""
 
+HELP = """Compare gradient estimators for models with discrete latent variables.
+
+Without a command, trains and evaluates every task with every estimator. Cells that are stored
+already are not run again: the same command goes on where it was stopped.
+
+Exits with 0 if all is well, 1 if a cell failed (status and merge: or is missing), 2 for a mistake
+in the command, 130 if it was stopped.
+"""
+
 DEFAULT_GRID = Grid()
 DEFAULT_OUTPUT = Output()
+DEFAULT_SEARCH_GRID = SearchGrid()
 DEFAULT_TUNING = Tuning()
 
 app = App(
     name="run_bench.py",
-    help="Compare gradient estimators for models with discrete latent variables.",
+    help=HELP,
     version_flags=[],
     suppress_keyboard_interrupt=False,
 )
@@ -88,16 +98,16 @@ def gradients(
 @app.command
 def tune(
     *,
-    grid: Grid = DEFAULT_GRID,
+    grid: SearchGrid = DEFAULT_SEARCH_GRID,
     tuning: Tuning = DEFAULT_TUNING,
     output: Output = DEFAULT_OUTPUT,
 ) -> int:
     """Search hyper-parameters: a study with an equal budget for each task and estimator.
 
-    Trials are judged by validation data, at seeds (--seeds of them a trial, 1 by default) that the
-    benchmark does not use. Trials that are stored already are not run again, and several processes
-    may share a folder or a database. The best settings become a profile: --profile FOLDER/best.toml
-    runs the grid with them.
+    Trials are judged by validation data, at seeds that the benchmark does not use. Trials that are
+    stored already are not run again, and several processes may share a folder or a database. The
+    best settings become a profile: --profile FOLDER/best.toml runs the grid with them. Exits with 1
+    if no trial of a study had a value.
     """
     from analysis.search import load_trials, sensitivity, write_search_report
     from bench.cli_tune import shown

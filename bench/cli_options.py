@@ -55,7 +55,7 @@ class Grid:
     estimators: Annotated[str, Parameter(alias="--estimator")] = "all"
     """Names separated by commas, or "all"."""
     profile: str = "quick"
-    """How long and how large: quick, standard, paper, or the path of a TOML file."""
+    """How long and how large: a name from `run_bench.py list`, or the path of a TOML file."""
     seeds: int | None = None
     """How many seeds, from 0; the profile's number by default."""
     dataset: str | None = None
@@ -63,7 +63,8 @@ class Grid:
     data_dir: Annotated[Path | None, Parameter(env_var="BENCH_DATA_DIR")] = None
     """Folder that holds a folder for each data set; by default they are fetched."""
     out: str | None = None
-    """Results folder; results/PROFILE by default, or results/PROFILE-DATASET."""
+    """Results folder; results/PROFILE by default, with "gradients-" or "timing-" before PROFILE for
+    these, and -DATASET after it where --dataset is given."""
     jobs: int | None = None
     """Cells that run at the same time; by default as many as the threads allow, one on a GPU."""
     threads: int = 1

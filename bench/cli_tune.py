@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from bench.cli_options import Grid
+from bench.cli_options import Duration, Grid
 from bench.cli_output import Output
 from bench.errors import UserError, unknown
 
@@ -24,6 +24,24 @@ DEFAULT_TRIALS = 20
 
 BAD = ("failed", "lost")
 """States of trials that are told of whatever else is."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class SearchGrid(Grid):
+    """Which studies to run, and how: options that mean something else than to a grid, or nothing,
+    which then are refused and not shown."""
+
+    seeds: int | None = None
+    """How many seeds a trial trains at, from 10,000, which no grid uses; 1 by default."""
+    out: str | None = None
+    """Results folder; results/tune-PROFILE by default, with -DATASET after it where --dataset is
+    given."""
+    retry: Annotated[Literal[0, 1], Parameter(show=False)] = 1
+    force: Annotated[bool, Parameter(show=False)] = False
+    grid_time_limit: Annotated[Duration, Parameter(show=False)] = None
+    executor: Annotated[Literal["loky", "dask"], Parameter(show=False)] = "loky"
+    scheduler: Annotated[str | None, Parameter(show=False)] = None
 
 
 @Parameter(name="*")

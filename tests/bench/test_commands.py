@@ -15,6 +15,7 @@ from analysis.load import load_gradients, load_results
 from analysis.schema import GRADIENTS
 from bench import runner
 from bench.cells import Planned
+from bench.cli_options import GRID_ALONE
 from bench.evaluation import EvaluationSettings
 from bench.gradients import GradientSettings
 from bench.grid import run_cells
@@ -105,6 +106,16 @@ def test_settings_are_listed_as_toml_with_their_defaults_and_meanings(here: Here
 def test_the_help_names_the_options(here: Here) -> None:
     shown = here("--help").stdout
     assert all(name in shown for name in ("--estimators", "--quiet", "--json", "status", "merge"))
+    assert "already are not run again" in shown
+    assert "Exits with 0 if all is well" in shown
+
+
+def test_the_help_of_a_search_is_of_what_it_takes(here: Here) -> None:
+    shown = here("tune", "--help").stdout
+    assert not [name for name in GRID_ALONE if f"--{name.replace('_', '-')}" in shown]
+    assert "--scheduler" not in shown
+    assert "results/tune-PROFILE" in shown
+    assert "from 10,000" in shown
 
 
 @pytest.mark.parametrize("command", [[], ["gradients"], ["tune"]])
