@@ -136,7 +136,7 @@ def _fetch(name: str, file: str, path: Path) -> None:
                 f"{path} {state}, and could not be fetched:",
                 *failures,
                 f"put the four files of {name} into {path.parent}, or into FOLDER/{name} and pass "
-                "--data-dir FOLDER; or use the bundled --dataset digits",
+                "--data-dir FOLDER; or run --profile quick, on bundled digits",
             ]
         )
     )

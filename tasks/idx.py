@@ -67,7 +67,7 @@ def _read_idx(folder: Path, file: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     if path is None:
         raise DataError(
             f"{folder / file}.gz is missing: put the four idx files of {folder.name} there, or go "
-            "without --data-dir and BENCH_DATA_DIR to have them fetched, or use --dataset digits"
+            "without --data-dir and BENCH_DATA_DIR to have them fetched, or run --profile quick"
         )
     try:
         content = unzipped(path.read_bytes())

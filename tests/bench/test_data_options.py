@@ -33,7 +33,7 @@ def test_a_data_set_that_can_not_be_fetched_is_told_in_a_few_lines(
     assert fetching == ["fetching http://127.0.0.1:9/train-images-idx3-ubyte.gz"]
     assert first.startswith(f"error: {no_network}/fashion-mnist/train-images-idx3-ubyte.gz is not")
     assert reason.endswith("train-images-idx3-ubyte.gz: connection refused")
-    assert "--dataset digits" in advice
+    assert "--profile quick" in advice
 
 
 def test_features_are_for_the_game_alone(here: Here, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_without_a_network_the_error_says_what_to_do(
         f"  {nowhere[0]}{FIRST}: connection refused",
         f"  {nowhere[1]}{FIRST}: connection refused",
         f"put the four files of mnist into {cache / 'mnist'}, or into FOLDER/mnist and pass "
-        "--data-dir FOLDER; or use the bundled --dataset digits",
+        "--data-dir FOLDER; or run --profile quick, on bundled digits",
     ]
 
 
