@@ -1,4 +1,4 @@
-"""What the command line prints as tables."""
+"""What `run_bench.py list` prints: what there is as tables, every setting as TOML."""
 
 import json
 from collections.abc import Collection, Iterable
