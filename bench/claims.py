@@ -1,6 +1,7 @@
 """Who runs a cell: whoever holds the lock of its file, so that several runs may share a folder.
 
     <results>/running/<key>        the share of the cell that is done, as text
+    <results>/running/grid         nothing: held by who writes the grid or the report
 
 The system frees a lock with the process that has it, however that ends. So nothing is ever taken
 for running that isn't, and no clock is read. A file without a lock is what a killed process left.
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 GRID_CLAIM = "grid"
-"""The name of the claim on a folder's `grid.json`, beside those of cells."""
+"""The name of the claim on what a folder has one of, beside those of cells."""
 
 REPORT_SECONDS = 0.3
 """Least time between two looks at the progress of a cell."""
@@ -40,6 +41,19 @@ def claimed(path: Path, wait: bool = False) -> Iterator[Report | None]:
     finally:
         path.unlink(missing_ok=True)  # before the lock goes, so that nobody else's is removed
         os.close(file)
+
+
+@contextmanager
+def folder_claimed(results: Path) -> Iterator[None]:
+    """Be alone in writing what a results folder has one of, its grid and its report.
+
+    Waits for another that does so. No cell is kept from running meanwhile.
+    """
+    folder = results / "running"
+    with claimed(folder / GRID_CLAIM, wait=True):
+        yield
+    with suppress(OSError):  # cells run
+        folder.rmdir()
 
 
 def is_claimed(path: Path) -> bool:

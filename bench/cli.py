@@ -110,6 +110,7 @@ def tune(
     if no trial of a study had a value.
     """
     from analysis.search import load_trials, sensitivity, write_search_report
+    from bench.claims import folder_claimed
     from bench.cli_tune import shown
     from bench.printing import print_frames, print_line
     from bench.search_results import write_results
@@ -129,8 +130,8 @@ def tune(
         console.print(f"trials whose process has died, to be run again: {dead}")
     with shown(studies, search.budget.trials, output, console) as done:
         run_search(plans, search, execution, done)
-    best = write_results(search.storage, execution, grid.load_profile())
-    with results_errors():
+    with results_errors(), folder_claimed(execution.results):
+        best = write_results(search.storage, execution, grid.load_profile())
         written = write_search_report(execution.results)
         trials = load_trials(execution.results)
         if not output.quiet:
@@ -255,9 +256,11 @@ def report(results: Path, /, *, baseline: str | None = None, against: Path | Non
     from analysis.search import write_search_report
     from analysis.stored import kind_of
     from analysis.timing import write_timing_report
+    from bench.claims import folder_claimed
 
     with results_errors():
         kind = kind_of(results)
+    with results_errors(), folder_claimed(results):
         if kind == "training":
             try:
                 written = write_report(results, baseline, against)

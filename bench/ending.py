@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from analysis.schema import KindName
+from bench.claims import folder_claimed
 from bench.printing import WELL, Bad, print_bad, print_frames, print_line
 from bench.store import compact
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 def report_on(results: Path, kind: KindName, console: Console | None) -> Path:
     """Put all cells into one table, write the report, and print its tables; the report's path.
+
+    Runs that share the folder may see its last cell at the same time: they do so one by one.
 
     Args:
         results: the folder.
@@ -33,13 +36,14 @@ def report_on(results: Path, kind: KindName, console: Console | None) -> Path:
     from analysis.tables import summary
     from analysis.timing import times_table, write_timing_report
 
-    compact(results)
     write = {
         "training": write_report,
         "gradients": write_gradient_report,
         "timing": write_timing_report,
     }
-    written = write[kind](results)
+    with folder_claimed(results):
+        compact(results)
+        written = write[kind](results)
     if console is not None:
         if kind == "training":
             print_frames(load_results(results), summary, console)

@@ -11,7 +11,7 @@ import torch
 from joblib import Parallel, delayed
 
 from bench.cells import Cell, Planned
-from bench.claims import GRID_CLAIM, Report, claimed, is_claimed, sweep
+from bench.claims import Report, claimed, folder_claimed, is_claimed, sweep
 from bench.executors import Done, Todo, run_here, run_on_dask, stored_outcome
 from bench.gradient_cell import checkpoints, model_of
 from bench.limits import in_time
@@ -57,7 +57,7 @@ def run_cells(
 
     running = execution.results / "running"
     sweep(running)
-    with claimed(running / GRID_CLAIM, wait=True):
+    with folder_claimed(execution.results):
         note_grid(execution.results, [item.cell for item in planned], execution.command)
     todo = []
     for item in planned:

@@ -16,6 +16,7 @@ from analysis.load import flatten_hyperparameters, load_results
 from analysis.search import best_so_far, load_trials
 from bench import tuning
 from bench.cells import FIRST_TUNING_SEED, plan
+from bench.claims import GRID_CLAIM, is_claimed
 from bench.profiles import Profile, load_profile
 from bench.runner import Execution, Outcome, PrunedError
 from bench.search_results import write_results
@@ -262,7 +263,12 @@ def test_a_search_tells_a_machine_or_no_more_than_its_end(
     here: Here, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = tmp_path / "search.md"
-    monkeypatch.setattr("analysis.search.write_search_report", lambda folder: [report])
+
+    def write(folder: Path) -> list[Path]:
+        assert is_claimed(folder / "running" / GRID_CLAIM)  # other processes may be at its end too
+        return [report]
+
+    monkeypatch.setattr("analysis.search.write_search_report", write)
     out = tmp_path / "tune"
     arguments = ("tune", "--task", "signal_game", "--estimator", "sfe", "--trials", 2)
     arguments += ("--jobs", 1, "--profile", tiny, "--out", out)
