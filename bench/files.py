@@ -1,6 +1,6 @@
 """Files that are written whole or not at all."""
 
-import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,8 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
         OSError: it can't be written; `filename` says which.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # Processes of two machines that share the folder may have the same number.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as file:
             yield file
