@@ -257,9 +257,11 @@ def write_search_report(folder: Path) -> list[Path]:
     """Write `search.md` and `figures/` into the folder of a search; the paths of what was written.
 
     Raises:
-        ResultsError: the folder can't be read.
+        ResultsError: the folder can't be read, or holds no trial that has ended.
     """
     table = load_trials(folder)
+    if table.empty:
+        raise ResultsError(f"{folder} holds a search of which no trial has ended yet")
     scored = table[table["value"].notna()]
     tasks = sorted(scored["task"].unique())
     draws = (history, expected_best_curves, parameter_importances)

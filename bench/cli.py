@@ -132,8 +132,12 @@ def tune(
         run_search(plans, search, execution, done)
     with results_errors(), folder_claimed(execution.results):
         best = write_results(search.storage, execution, grid.load_profile())
-        written = write_search_report(execution.results)
         trials = load_trials(execution.results)
+        if trials.empty:  # other processes have all that there are to be
+            output.emit("end", counts={}, report=None, best=None)
+            print_line(console, "no trial has ended yet: there is nothing to report")
+            return 1
+        written = write_search_report(execution.results)
         if not output.quiet:
             print_frames(trials, sensitivity, console)
     counts = trials["state"].value_counts().to_dict()

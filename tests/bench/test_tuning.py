@@ -259,6 +259,22 @@ def test_a_grid_with_what_was_found(here: Here, tiny: Path, tmp_path: Path) -> N
     assert pq.read_table(tmp_path / "tune" / "trials.parquet").num_rows == 2
 
 
+def test_a_search_whose_trials_others_run_says_that_none_has_ended(
+    here: Here, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "run_search", lambda *arguments: None)
+    arguments = ("tune", "--task", "signal_game", "--estimator", "sfe", "--trials", 1)
+    arguments += ("--jobs", 1, "--profile", tiny, "--out", tmp_path / "tune")
+    done = here(*arguments)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout == "no trial has ended yet: there is nothing to report\n"
+    end = {"event": "end", "counts": {}, "report": None, "best": None}
+    assert json.loads(here(*arguments, "--json").stdout) == end
+    report = here("report", tmp_path / "tune")
+    assert report.returncode == 2
+    assert report.stderr.endswith("/tune holds a search of which no trial has ended yet\n")
+
+
 def test_a_search_tells_a_machine_or_no_more_than_its_end(
     here: Here, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
