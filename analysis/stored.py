@@ -27,7 +27,7 @@ GRID = "grid.json"
 """A file of a results folder: which cells it was asked for."""
 
 TRIALS = "trials.parquet"
-"""A file of a results folder: the trials of a search."""
+"""A file of a results folder: the trials of a search, written at its end."""
 
 JOURNAL = "studies.journal"
 """A file of a results folder: the studies of a search, unless they are in a database."""
@@ -80,6 +80,11 @@ def read_grid(folder: Path) -> list[Asked]:
 def holds_results(folder: Path) -> bool:
     """Whether there are any cells in a folder."""
     return any((folder / "cells").glob(CELLS))
+
+
+def holds_search(folder: Path) -> bool:
+    """Whether a folder is that of a search, from its first trial on."""
+    return any((folder / name).exists() for name in (TRIALS, JOURNAL))
 
 
 def cell_files(folder: Path) -> list[Path]:
@@ -234,6 +239,6 @@ def kind_of(folder: Path) -> KindName | Literal["search"]:
     Raises:
         ResultsError: there are no results, or they are damaged, or of another schema.
     """
-    if (folder / TRIALS).exists():
+    if holds_search(folder):
         return "search"
     return kind_with(read_cells(folder).column_names).name

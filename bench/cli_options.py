@@ -168,7 +168,7 @@ class Grid:
             UserError: the results folder can't be written to, or read.
         """
         from analysis.load import load_gradients, load_results, load_timing
-        from analysis.stored import GRID, TRIALS, holds_results, read_grid
+        from analysis.stored import GRID, holds_results, holds_search, read_grid
         from bench.runner import Execution
 
         stem = Path(self.profile).stem
@@ -185,11 +185,11 @@ class Grid:
             read_grid(results)
             if holds_results(results):
                 load(results)
-        searched, planned = (results / TRIALS).exists(), (results / GRID).exists()
-        if searched if kind != "tune" else planned:
-            holds = "a search" if searched else "a grid"
-            raise UserError(f"--out {results} holds {holds}: give another folder")
+        if kind != "tune" and holds_search(results):
+            raise UserError(f"--out {results} holds a search: give another folder")
         if kind == "tune":
+            if (results / GRID).exists():
+                raise UserError(f"--out {results} holds a grid: give another folder")
             self._refuse_for_search()
         on_gpu = self.device.startswith("cuda")
         return Execution(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.schema import CIRCUMSTANCES, KindName, kind_with
-from analysis.stored import GRID, JOURNAL, TRIALS, Asked, cell_files, read_cell, read_grid
+from analysis.stored import GRID, Asked, cell_files, holds_search, read_cell, read_grid
 from bench.errors import UserError
 from bench.files import written_whole
 from bench.store import write_grid
@@ -103,7 +103,7 @@ def merge_folders(sources: Sequence[Path], out: Path) -> Merged:
 
 def _grid(folder: Path) -> list[Asked]:
     """What a folder was asked for, which has to be known."""
-    if any((folder / name).exists() for name in (TRIALS, JOURNAL)):
+    if holds_search(folder):
         raise UserError(
             f"{folder} holds a search: machines share one through --storage, see docs/TUNING.md"
         )

@@ -14,13 +14,12 @@ from rich.console import Console
 
 from analysis.schema import PARTITIONS
 from analysis.stored import (
-    JOURNAL,
     TABLE,
-    TRIALS,
     Asked,
     OtherSchemaError,
     ResultsError,
     cell_files,
+    holds_search,
     partitions,
     read_grid,
     read_table,
@@ -92,7 +91,6 @@ def status_of(folder: Path) -> Status:
     Raises:
         ResultsError: there is nothing in it, its `grid.json` is damaged, or a cell is out of place.
     """
-    search = any((folder / name).exists() for name in (TRIALS, JOURNAL))
     asked, files = read_grid(folder), cell_files(folder)
     stored = {file.stem: _stored(file) for file in files}
     if not files and (folder / TABLE).is_file():
@@ -102,9 +100,9 @@ def status_of(folder: Path) -> Status:
         states = [*stored.values(), *(_running(f"?/?/{key}", file) for key, file in held.items())]
         if not states:
             raise ResultsError(f"{folder} holds no results: run run_bench.py --out {folder} first")
-        return Status(folder, search, states, [])
+        return Status(folder, holds_search(folder), states, [])
     states = [_asked(one, stored.pop(one.key, None), held.get(one.key)) for one in asked]
-    return Status(folder, search, states, [*stored.values()])
+    return Status(folder, holds_search(folder), states, [*stored.values()])
 
 
 def _asked(asked: Asked, stored: State | None, held: Path | None) -> State:

@@ -200,6 +200,13 @@ def test_kinds_are_told_apart(table: pd.DataFrame, tmp_path: Path) -> None:
             load(tmp_path / "both")
 
 
+def test_a_search_is_one_from_its_beginning(table: pd.DataFrame, tmp_path: Path) -> None:
+    """Its trials' cells are there before their table is."""
+    write(table, tmp_path)
+    (tmp_path / stored.JOURNAL).touch()
+    assert kind_of(tmp_path) == "search"
+
+
 def test_a_file_that_goes_while_it_is_read_is_no_damage(
     table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

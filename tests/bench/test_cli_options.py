@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 
+from analysis.stored import JOURNAL, TRIALS
 from bench.cli_options import Grid
 from bench.errors import UserError
 from bench.runner import Execution
@@ -87,6 +88,14 @@ def test_what_cannot_be_read_is_told_in_a_line(
     assert option[1] in done.stderr
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", [TRIALS, JOURNAL])
+def test_no_grid_is_run_in_the_folder_of_a_search(tmp_path: Path, file: str) -> None:
+    """Also not of one that has just begun."""
+    (tmp_path / file).touch()
+    with pytest.raises(UserError, match="holds a search: give another folder"):
+        execution(tmp_path)
 
 
 @pytest.mark.parametrize(
