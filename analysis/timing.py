@@ -18,6 +18,12 @@ _METHOD = (
     "faster. Decoder calls are for each example."
 )
 
+_CODE = {
+    "commit": "commit", "dirty": "changed files", "torch": "torch", "numba": "numba",
+    "python": "Python", "packages": "packages",
+}  # fmt: skip
+"""Columns that say by what code times were taken, and how each is said."""
+
 
 def times_of_steps(table: pd.DataFrame, task: str) -> pd.DataFrame:
     """A row for each estimator, fastest first, of the circumstances that most cells ran under.
@@ -36,7 +42,6 @@ def times_of_steps(table: pd.DataFrame, task: str) -> pd.DataFrame:
             "upper_quartile": grouped["milliseconds"].quantile(0.75),
             "decoder_calls": grouped["decoder_calls"].mean(),
             "repetitions": grouped.size(),
-            "peak_memory_mb": grouped["peak_memory_mb"].max(),
         }
     )
     return found.sort_values("median")
@@ -89,10 +94,22 @@ def write_timing_report(folder: Path) -> list[Path]:
 
 def _where(rows: pd.DataFrame, left_out: str) -> str:
     """What the times of a table were taken on, and what it leaves out."""
-    first = rows.iloc[0]
-    said = f"{first['machine']}, {first['device']}, torch {first['torch']}, threads: "
-    said += f"{first['threads']}, commit {str(first['commit'])[:10]}."
+    first = rows.iloc[0]  # circumstances are equal
+    commits = rows["commit"].dropna().astype(str).str[:10]
+    said = f"{first['machine']}, {first['device']}, torch {_all(rows['torch'])}, threads: "
+    said += f"{first['threads']}, commit {_all(commits)}."
+    differing = [word for name, word in _CODE.items() if rows[name].nunique(dropna=False) > 1]
+    if differing:
+        said += (
+            f" Cells differ in {', '.join(differing)}: these are not times of one code. `--force` "
+            "takes them all anew."
+        )
     return f"{said} Of {left_out}." if left_out else said
+
+
+def _all(values: pd.Series) -> str:
+    """Every value that there is."""
+    return ", ".join(sorted(values.dropna().astype(str).unique())) or "unknown"
 
 
 def _three_digits(milliseconds: float) -> str:

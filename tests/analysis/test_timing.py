@@ -60,6 +60,20 @@ def test_the_report_tells_of_what_it_leaves_out(table: pd.DataFrame, tmp_path: P
     assert numbers.loc["dense", "median"] == 24
 
 
+def test_the_report_names_all_code_that_it_is_of(table: pd.DataFrame, tmp_path: Path) -> None:
+    """Stored cells stay when the code changes, and their times with them."""
+    one_code = write(table.assign(torch="2.11"), tmp_path / "one", TIMING)
+    assert "Cells differ" not in write_timing_report(one_code)[0].read_text()
+    newer = table["estimator"] == "dense"
+    table["commit"] = table["commit"].mask(newer, "fedcba987654321")
+    table["torch"] = newer.map({True: "2.12", False: "2.11"})
+    folder = write(table, tmp_path / "two", TIMING)
+    text = write_timing_report(folder)[0].read_text()
+    assert "torch 2.11, 2.12, threads: 1, commit 0123456789, fedcba9876." in text
+    assert "Cells differ in commit, torch: these are not times of one code." in text
+    assert "memory" not in (folder / "tables" / "ssvae_steps.csv").read_text()
+
+
 def test_a_report_of_failures_alone_is_written(table: pd.DataFrame, tmp_path: Path) -> None:
     folder = write(table[table["status"] == "failed"], tmp_path / "times", TIMING)
     assert "no memory" in write_timing_report(folder)[0].read_text()
