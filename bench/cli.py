@@ -86,9 +86,12 @@ def gradients(
         The estimator that the models are trained by.
     """
     from bench.gradient_plan import plan_gradients
+    from estimators.registry import all_estimators
 
     grid.check()
     output.check()
+    if trained_by not in all_estimators():  # one name, where the grid takes several, or all
+        raise unknown("estimator", trained_by, all_estimators(), "see run_bench.py list")
     profile = grid.load_profile()
     models = grid.plan(profile, trained_by)
     planned = plan_gradients(grid.plan(profile), models, profile, grid.data_dir)

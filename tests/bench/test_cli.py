@@ -142,6 +142,11 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(here: Here, finished: 
         (["--threads", "99999999999"], "--threads 99999999999: give 1 to 1000"),
         (["gradients", "--trained-by", "sparsmax"], "did you mean 'sparsemax'?"),
         (
+            ["gradients", "--estimators", "none", "--trained-by", "dense,rloo"],
+            "no estimator 'dense,rloo': did you mean 'dense'? see run_bench.py list",
+        ),
+        (["gradients", "--estimators", "none", "--trained-by", "all"], "no estimator 'all': "),
+        (
             ["gradients", "--tasks", "bitvector", "--trained-by", "sum-and-sample"],
             "models can't be trained so: sum-and-sample takes categorical latents only",
         ),
