@@ -186,14 +186,15 @@ def _how_to_go_on(status: Status) -> list[str]:
         return ["a search goes on by the command that began it, if it has trials left"]
     if not status.open:
         return [f"all done; for tables and figures: run_bench.py report {status.folder}"]
-    commands = dict.fromkeys(one.command for one in status.open if one.command)
-    if not commands:
-        return ["to go on: the command that began it"]
-    return [f"to go on: {into(command, status.folder)}" for command in commands]
+    commands = dict.fromkeys(into(one.command, status.folder) for one in status.open if one.command)
+    return [f"to go on: {command}" for command in commands or ["the command that began it"]]
 
 
 def into(command: str, folder: Path) -> str:
-    """A command line with `--out` for this folder, which may have been moved or merged since."""
+    """A command line that goes on in this folder, which may have been moved or merged since.
+
+    Without `--force` and `--retry`: it runs what is not well, and that alone.
+    """
     try:
         words = shlex.split(command)
     except ValueError:  # of a version that did not quote
@@ -201,8 +202,10 @@ def into(command: str, folder: Path) -> str:
     kept = []
     rest = iter(words)
     for word in rest:
-        if word == "--out":
-            next(rest, None)
-        elif not word.startswith("--out="):
+        option, equals, _ = word.partition("=")
+        if option in ("--out", "--retry"):
+            if not equals:  # its value is the next word
+                next(rest, None)
+        elif option != "--force":
             kept.append(word)
     return shlex.join([*kept, "--out", str(folder)])

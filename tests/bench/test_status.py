@@ -156,7 +156,8 @@ def test_each_command_that_has_something_left_is_told_once(
     cells: Sequence[Cell], tmp_path: Path, here: Here
 ) -> None:
     note_grid(tmp_path, cells[:2], "run_bench.py --estimators dense")
-    note_grid(tmp_path, cells[2:], "run_bench.py --estimators sfe --out 'a b'")
+    note_grid(tmp_path, cells[2:3], "run_bench.py --estimators sfe --out 'a b'")
+    note_grid(tmp_path, cells[3:], "run_bench.py --estimators sfe --out 'a b' --force")
     assert lines(here, tmp_path)[1][-2:] == [
         f"to go on: run_bench.py --estimators dense --out {tmp_path}",
         f"to go on: run_bench.py --estimators sfe --out {tmp_path}",
@@ -231,6 +232,8 @@ def test_a_folder_without_results_is_a_mistake(here: Here, tmp_path: Path) -> No
         ),
         ("run_bench.py --out", "run_bench.py --out 'a b'"),
         ("run_bench.py --out it's", "run_bench.py --out it's"),
+        ("run_bench.py --force --retry 0 --jobs 2", "run_bench.py --jobs 2 --out 'a b'"),
+        ("run_bench.py --retry=0 --seeds 2 --force=true", "run_bench.py --seeds 2 --out 'a b'"),
     ],
 )
 def test_a_command_is_told_for_the_folder_that_was_asked_about(command: str, found: str) -> None:
