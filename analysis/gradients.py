@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.figures import save_row
+from analysis.files import write_whole
 from analysis.gradient_figures import (
     bias_against_variance,
     bias_along_training,
@@ -191,7 +192,7 @@ def write_gradient_report(folder: Path) -> list[Path]:
     ]
     parts += [f"![{path.stem}](figures/{path.name})" for path in figures]
     path = folder / "report.md"
-    path.write_text("\n\n".join(parts) + "\n")
+    write_whole(path, "\n\n".join(parts) + "\n")
     return [path, *figures]
 
 

@@ -27,6 +27,7 @@ from matplotlib.colors import to_hex
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path as Outline
 
+from analysis.files import write_whole
 from analysis.load import FLOOR
 from analysis.page_data import Json, brightened, estimators, leading_number, page_data
 from analysis.style import colour, marker
@@ -87,7 +88,7 @@ def write_page(
         **_scripts(),
     )
     path = folder / PAGE
-    path.write_text(html, encoding="utf-8")
+    write_whole(path, html)
     return path
 
 

@@ -16,6 +16,7 @@ from analysis.comparisons import (
 )
 from analysis.examples import examples_section, save_examples
 from analysis.figures import save_figures
+from analysis.files import write_whole
 from analysis.load import (
     FLOOR,
     end_rows,
@@ -79,7 +80,7 @@ def write_report(
     examples = save_examples(table, folder)
     report.parts += examples_section(examples, folder)
     path = folder / "report.md"
-    path.write_text("\n\n".join(report.parts) + "\n")
+    write_whole(path, "\n\n".join(report.parts) + "\n")
     page = write_page(folder, table, notes(table), examples)
     return [path, page, *report.tables, *figures]
 

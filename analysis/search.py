@@ -26,6 +26,7 @@ from optuna.distributions import (
 )
 
 from analysis.figures import SUFFIXES, save_row
+from analysis.files import write_whole
 from analysis.schema import SEARCH, SEARCH_VERSION
 from analysis.scores import LESS_IS_BETTER
 from analysis.stored import TRIALS, ResultsError
@@ -283,7 +284,7 @@ def write_search_report(folder: Path) -> list[Path]:
     parts += ["\n".join(f"- {r.study} trial {r.place}: {r.reason}" for r in bad.itertuples())]
     parts += [f"![{path.stem}](figures/{path.name})" for path in figures]
     path = folder / "search.md"
-    path.write_text("\n\n".join(filter(None, parts)) + "\n")
+    write_whole(path, "\n\n".join(filter(None, parts)) + "\n")
     return [path, *figures]
 
 

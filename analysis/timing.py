@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.figures import save_row
+from analysis.files import write_whole
 from analysis.load import load_timing, outcomes
 from analysis.points import timed_steps
 from analysis.tables import markdown, write_table
@@ -88,7 +89,7 @@ def write_timing_report(folder: Path) -> list[Path]:
     figures = [save_row(ok, tasks, timed_steps, folder / "figures")] if tasks else []
     parts += [f"![{path.stem}](figures/{path.name})" for path in figures]
     path = folder / "report.md"
-    path.write_text("\n\n".join(parts) + "\n")
+    write_whole(path, "\n\n".join(parts) + "\n")
     return [path, *tables, *figures]
 
 

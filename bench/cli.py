@@ -310,7 +310,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
-        print(f"error: {error.filename}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"error: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
         code = 2
     sys.exit(code)
 

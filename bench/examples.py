@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from analysis.files import written_whole
 from bench.cells import Cell
-from bench.files import written_whole
 from bench.training import Trainer
 from estimators.distributions import BernoulliBits, Distribution
 from estimators.mappings import top_bit_vectors

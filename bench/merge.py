@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.files import written_whole
 from analysis.schema import CIRCUMSTANCES, KindName, kind_with
 from analysis.stored import GRID, Asked, cell_files, holds_search, read_cell, read_grid
 from bench.errors import UserError
-from bench.files import written_whole
 from bench.store import write_grid
 
 Grids = Mapping[Path, Sequence[Asked]]

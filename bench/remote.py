@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from analysis.files import written_whole
 from bench.cells import Cell
 from bench.claims import Report
 from bench.errors import UserError
 from bench.examples import examples_path
-from bench.files import written_whole
 from bench.runner import NOT_BEGUN, Clock, Execution, Outcome, failure, run_cell, store_outcome
 from bench.store import cell_path
 

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import tomli_w
 from optuna.trial import FrozenTrial, TrialState
 
+from analysis.files import written_whole
 from analysis.schema import SEARCH, SEARCH_VERSION
 from analysis.scores import LESS_IS_BETTER
 from analysis.stored import TRIALS
-from bench.files import written_whole
 from bench.profiles import Found, Profile
 from bench.provenance import provenance
 from bench.runner import Execution

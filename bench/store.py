@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.files import written_whole
 from analysis.schema import GRADIENTS, REQUIRED, TIMING, TRAINING, Kind
 from analysis.stored import GRID, TABLE, Asked, read_cells, read_grid, rows_of_cell
-from bench.files import written_whole
 from bench.numerics import NUMERICS
 
 if TYPE_CHECKING:

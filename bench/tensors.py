@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bench.files import written_whole
+from analysis.files import written_whole
 
 
 def save(content: Any, path: Path) -> None:

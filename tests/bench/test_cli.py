@@ -177,6 +177,20 @@ def test_mistakes_are_told_in_a_line(
     assert not done.stdout
 
 
+def test_a_full_disk_is_told_with_the_file_that_it_was_met_at(
+    here: Here, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file, where in ((None, ""), ("report.md", "report.md: ")):
+
+        def full(*arguments: object, file: str | None = file) -> list[Path]:
+            raise OSError(28, "No space left on device", file)
+
+        monkeypatch.setattr("analysis.report.write_report", full)
+        done = here("report", finished / "results")
+        assert done.returncode == 2
+        assert done.stderr == f"error: {where}no space left on device\n"
+
+
 def test_a_damaged_file_of_another_grid_is_named(
     here: Here, finished: Path, tmp_path: Path
 ) -> None:

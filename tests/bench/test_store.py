@@ -12,7 +12,6 @@ from analysis.schema import GRADIENTS, REQUIRED, TRAINING
 from analysis.stored import ResultsError, read_grid
 from bench import store
 from bench.cells import Cell
-from bench.files import written_whole
 from bench.profiles import Profile
 from tests.bench.conftest import cell_of
 
@@ -134,18 +133,6 @@ def test_a_write_that_breaks_leaves_the_old_file(
         f"{cell.key}.parquet"
     ]
     assert pd.read_parquet(store.cell_path(tmp_path, cell))["step"].tolist() == [1]
-
-
-def test_two_who_write_a_file_at_once_do_not_share_a_temporary_one(tmp_path: Path) -> None:
-    """Not even where they have the same process number, as on two machines."""
-    path = tmp_path / "file"
-    with written_whole(path) as first:
-        first.write(b"first")
-        with written_whole(path) as second:
-            second.write(b"2")
-        assert path.read_bytes() == b"2"
-    assert path.read_bytes() == b"first"
-    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_a_damaged_cell_is_not_there(tmp_path: Path, cell: Cell) -> None:

@@ -27,3 +27,9 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, in UTF-8, as `written_whole` does."""
+    with written_whole(path) as file:
+        file.write(text.encode())
