@@ -116,7 +116,7 @@ class Tuning:
         names = None if self.parameters is None else _split("--parameters", self.parameters)
         for cell in first:
             objectives = judged[cell.task]
-            space = search_space(cell, None, costs="decoder_calls" in objectives)
+            space = search_space(cell, costs="decoder_calls" in objectives)
             plans.append(
                 StudyPlan(
                     f"{execution.results.name}:{cell.task}/{cell.estimator}",

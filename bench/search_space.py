@@ -26,12 +26,11 @@ ALWAYS = frozenset({"learning_rate"})
 """Settings of training that every search varies."""
 
 
-def search_space(cell: Cell, names: Collection[str] | None, costs: bool) -> Space:
+def search_space(cell: Cell, costs: bool) -> Space:
     """The space of a cell's estimator on its task. It always holds the cell's own settings.
 
     Args:
         cell: where the search starts from.
-        names: of the settings to vary, without what stands before the dot; None for all.
         costs: vary also what takes more decoder calls.
     """
     task, estimator = all_tasks()[cell.task], all_estimators()[cell.estimator]
@@ -48,8 +47,7 @@ def search_space(cell: Cell, names: Collection[str] | None, costs: bool) -> Spac
     return {
         name: _distribution(declared, field, start.get(name))
         for name, (declared, field) in found.items()
-        if (names is None or name.partition(".")[2] in names)
-        and (costs or not (isinstance(declared, Range) and declared.costs))
+        if costs or not (isinstance(declared, Range) and declared.costs)
     }
 
 

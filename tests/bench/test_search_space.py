@@ -42,7 +42,7 @@ class Spy:
 
 def corners(cell: Cell) -> list[dict[str, Any]]:
     """Two points of a cell's space, apart in every parameter, neither of them the cell's own."""
-    space = search_space(cell, None, costs=True)
+    space = search_space(cell, costs=True)
     start = starting_point(cell)
     points: list[dict[str, Any]] = [{}, {}]
     for name, among in space.items():
@@ -96,7 +96,7 @@ def test_every_value_arrives(
 @pytest.mark.parametrize(("task", "estimator"), PAIRS)
 def test_ends_of_a_range_are_allowed(task: str, estimator: str, profile: Profile) -> None:
     start = cell_of(profile, task, estimator)
-    for name, among in search_space(start, None, costs=True).items():
+    for name, among in search_space(start, costs=True).items():
         if isinstance(among, (FloatDistribution, IntDistribution)):
             for end in (among.low, among.high):
                 trial_cell(start, {name: end}, seed=0)  # pydantic raises where it is not
@@ -104,15 +104,14 @@ def test_ends_of_a_range_are_allowed(task: str, estimator: str, profile: Profile
 
 def test_costs_are_left_out_unless_asked_for(profile: Profile) -> None:
     cell = cell_of(profile, "ssvae", "sum-and-sample")
-    assert {"training.learning_rate", "settings.decay"} == set(search_space(cell, None, False))
-    more = set(search_space(cell, None, True)) - set(search_space(cell, None, False))
+    assert {"training.learning_rate", "settings.decay"} == set(search_space(cell, False))
+    more = set(search_space(cell, True)) - set(search_space(cell, False))
     assert more == {"settings.k", "settings.samples"}
 
 
 def test_a_task_adds_its_own(profile: Profile) -> None:
     names = {
-        task: set(search_space(cell_of(profile, task, "dense"), None, False))
-        for task in all_tasks()
+        task: set(search_space(cell_of(profile, task, "dense"), False)) for task in all_tasks()
     }
     assert names["signal_game"] - names["ssvae"] == {"training.entropy_weight"}
 
@@ -123,7 +122,7 @@ def test_the_start_is_the_cells_own_and_within(profile: Profile) -> None:
     start = starting_point(cell)
     assert start["training.learning_rate"] == 0.2
     assert start["training.entropy_weight"] == cell.task_settings["entropy_weight"]
-    space = search_space(cell, None, False)
+    space = search_space(cell, False)
     rate = space["training.learning_rate"]
     assert isinstance(rate, FloatDistribution)
     assert rate.high == 0.2
@@ -132,7 +131,7 @@ def test_the_start_is_the_cells_own_and_within(profile: Profile) -> None:
 def test_suggestions_are_of_the_settings_types(profile: Profile) -> None:
     cell = plan(["bitvector"], ["topk-sparsemax"], 1, profile)[0].cell
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    space = search_space(cell, None, False)
+    space = search_space(cell, False)
     for _ in range(5):
         values = suggest(study.ask(), space)
         assert isinstance(values["settings.k"], int)
@@ -142,8 +141,7 @@ def test_suggestions_are_of_the_settings_types(profile: Profile) -> None:
 
 def test_names_are_checked(profile: Profile) -> None:
     spaces = {
-        name: search_space(cell_of(profile, "ssvae", name), None, False)
-        for name in ("sfe", "gumbel")
+        name: search_space(cell_of(profile, "ssvae", name), False) for name in ("sfe", "gumbel")
     }
     check_names(["learning_rate"], spaces)
     with pytest.raises(UserError, match="did you mean 'learning_rate'"):

@@ -41,7 +41,7 @@ def study_of(
     profile: Profile, estimator: str = "sfe-ma", objectives: tuple[str, ...] = ("accuracy",)
 ) -> StudyPlan:
     cell = plan(["signal_game"], [estimator], 1, profile)[0].cell
-    space = search_space(cell, None, "decoder_calls" in objectives)
+    space = search_space(cell, "decoder_calls" in objectives)
     return StudyPlan(f"tune:signal_game/{estimator}", cell, space, objectives)
 
 
