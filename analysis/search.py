@@ -270,7 +270,9 @@ def write_search_report(folder: Path) -> list[Path]:
     for task in tasks:
         studies = [own for _, own in scored[scored["task"] == task].groupby("estimator")]
         figures.append(_save_slices(studies, folder / "figures" / f"slices-{task}"))
-        several = [own for own in studies if len(own["space"].iloc[0]) > 2]
+        here = table[(table["task"] == task) & table["study"].isin(scored["study"])]
+        wide = here[here["space"].map(len) > 2]
+        several = [own for _, own in wide.groupby("estimator")]
         if several:
             figures.append(_save_parallel(several, folder / "figures" / f"parallel-{task}"))
     parts = [f"# {folder.name}", _how(table)]

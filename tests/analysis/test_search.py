@@ -13,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 
+from analysis import search
 from analysis.schema import SEARCH
 from analysis.search import (
     best_so_far,
@@ -142,6 +143,24 @@ def test_a_report_is_written_whatever_there_is(values: list[float | None], tmp_p
     text = written[0].read_text()
     assert f"{len(values)} ({values.count(None)} pruned)" in text or None not in values
     assert len(load_trials(tmp_path)) == len(values)
+
+
+def test_lines_through_the_parameters_are_of_all_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were pruned too, dotted; not those of a study that has no value to go by."""
+    figures: dict[str, Figure] = {}
+
+    def saved(figure: Figure, stem: Path) -> Path:
+        figures[stem.name] = figure
+        return stem
+
+    monkeypatch.setattr(search, "_saved", saved)
+    stored(tmp_path, pd.concat([made_up(VALUES), made_up([None], "sfe")]))
+    write_search_report(tmp_path)
+    (axes,) = figures["parallel-ssvae"].axes
+    styles = [line.get_linestyle() for line in axes.lines]
+    assert styles == [":" if value is None else "-" for value in VALUES]
 
 
 def test_what_is_no_search_is_told(tmp_path: Path) -> None:
