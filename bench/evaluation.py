@@ -26,7 +26,7 @@ CLIP = 0.05
 """The bits of the importance proposal are on with a probability in [CLIP, 1 − CLIP]."""
 
 _NLL_NUMBERS = 2**22
-"""Numbers in the bit-vectors of one importance-sampling batch."""
+"""Numbers in the assignments of one batch that p(x) is computed for."""
 
 
 class EvaluationSettings(BaseModel, extra="forbid", frozen=True):
@@ -127,25 +127,28 @@ def expected_cost(
 def log_evidence(
     cost: CountedCost,
     context: Context,
-    q: BitDistribution,
+    q: Distribution,
     sampler: Sampler,
     settings: EvaluationSettings,
 ) -> tuple[Tensor, Tensor]:
     """log p(x) in nats and the effective number of samples, (B,) each, for a uniform p(z).
 
-    Summed over all 2^D bit-vectors where these are few (every one then counts as a sample).
+    Summed over all categories, and over all 2^D bit-vectors where these are few (every one then
+    counts as a sample).
     Else importance sampling with half the samples from q and half from independent bits with
     q's marginals clipped to [CLIP, 1 − CLIP]. Both halves are weighted by the mixture's density,
     which is positive for every z, so that the estimate of p(x) is unbiased whatever q is.
     As published, if the settings say so.
     """
     rows, size = q.scores.shape
+    if not isinstance(q, BitDistribution):
+        categories = torch.arange(size, device=q.scores.device).expand(rows, -1)
+        return _summed_log_evidence(cost, context, categories, math.log(size))
     if settings.nll_as == "published":
         return published_log_evidence(cost, context, q, sampler, settings.nll_samples)
     if size < 63 and 2**size <= settings.nll_max_summed:
         every = all_bit_vectors(size, q.scores).expand(rows, -1, -1)
-        log_joint = -_rectangular(cost, context, every) - size * math.log(2)
-        return log_joint.logsumexp(dim=1), log_joint.new_full((rows,), 2.0**size)
+        return _summed_log_evidence(cost, context, every, size * math.log(2))
     half = settings.nll_samples // 2
     independent = BernoulliBits(q.marginals().clamp(CLIP, 1 - CLIP).logit())
     z = torch.cat([q.sample(sampler, half), independent.sample(sampler, half)], dim=1)
@@ -154,6 +157,14 @@ def log_evidence(
     log_total = log_weight.logsumexp(dim=1)
     effective = (2 * log_total - (2 * log_weight).logsumexp(dim=1)).exp()
     return log_total - math.log(2 * half), effective
+
+
+def _summed_log_evidence(
+    cost: CountedCost, context: Context, every: Tensor, log_assignments: float
+) -> tuple[Tensor, Tensor]:
+    """log p(x) summed over every assignment (B, M, ...), and M, (B,) each."""
+    log_p = (-_rectangular(cost, context, every) - log_assignments).logsumexp(dim=1)
+    return log_p, torch.full_like(log_p, every.shape[1])
 
 
 def published_log_evidence(
@@ -192,16 +203,19 @@ def _negative_log_likelihood(
 ) -> dict[str, float | None]:
     """Bits per pixel on a split, and the mean effective number of importance samples."""
     assert task.pixels is not None
-    every = 2.0**task.size
-    looked_at = every if every <= settings.nll_max_summed else settings.nll_samples
-    batch_size = max(1, _NLL_NUMBERS // (int(looked_at) * task.size))
+    if task.family == "categorical":
+        numbers = task.size
+    else:
+        every = 2.0**task.size
+        looked_at = every if every <= settings.nll_max_summed else settings.nll_samples
+        numbers = int(looked_at) * task.size
+    batch_size = max(1, _NLL_NUMBERS // numbers)
     nats, effective = [], []
     for number, batch in enumerate(task.evaluation_batches(split, batch_size, streams)):
         if number * batch_size >= settings.nll_images:
             break
         encoding = task.encode(batch)
         q = estimator.distribution(encoding.scores)
-        assert isinstance(q, BitDistribution)
         sampler = Sampler(streams.generator("importance", number))
         log_p, samples = log_evidence(cost, encoding.context, q, sampler, settings)
         nats.append(-log_p.double())

@@ -164,6 +164,23 @@ def test_the_likelihood_is_summed_over_all_bit_vectors() -> None:
     assert (effective == 2**10).all()
 
 
+@pytest.mark.parametrize("name", ["sfe", "sparsemax"])
+@torch.no_grad()
+def test_the_likelihood_is_summed_over_all_categories(name: str) -> None:
+    """Also those that a sparse q gives nothing, and however few may be summed over."""
+    task = make_task("signal_game")
+    task.pixels = 3
+    estimator, settings = make(task, name), EvaluationSettings(nll_max_summed=1, nll_samples=2)
+    found = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
+    (batch,) = task.evaluation_batches("test", 10_000, Streams(0))
+    context = task.encode(batch).context
+    rows = torch.arange(len(context[1]))
+    costs = [task.cost(context, torch.full_like(rows, z), rows) for z in range(task.size)]
+    nats = -((-torch.stack(costs)).exp().mean(dim=0)).log()
+    assert found["nll"] == pytest.approx(float(nats.mean()) / (3 * math.log(2)))
+    assert found["nll_effective_samples"] == task.size
+
+
 BIT_ESTIMATORS = ["sfe", "sparsemap", "sparsemap-budget", "topk-sparsemax"]
 
 
