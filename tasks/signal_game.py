@@ -69,7 +69,8 @@ class SignalGame(Task):
         self.entropy_weight = settings.entropy_weight
         self.chance = 1 / settings.candidates
         # Where there are many assignments, all symbols are scored by one product: a score for each
-        # candidate is what an assignment takes.
+        # candidate is what an assignment takes. Where they are few or relaxed, each has a copy of
+        # its candidates' embeddings besides, which is not counted: no run is split for that.
         self.activation_size = settings.candidates
         self.steps_per_epoch = settings.steps_per_epoch
         self.episodes: int = settings.episodes
