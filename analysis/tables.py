@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.comparisons import score_statistics
+from analysis.files import write_whole
 from analysis.load import FLOOR, final_rows, last_rows, outcomes, start_rows
 from analysis.scores import Score, score_of
 from analysis.times import circumstances, differing
@@ -178,11 +179,10 @@ def write_table(
         first, bold: see `markdown`.
         numbers: what the text says, unrounded, for the CSV.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_suffix(".md").write_text(markdown(text, first, bold) + "\n")
-    stem.with_suffix(".tex").write_text(latex(text, first, bold))
+    write_whole(stem.with_suffix(".md"), markdown(text, first, bold) + "\n")
+    write_whole(stem.with_suffix(".tex"), latex(text, first, bold))
     path = stem.with_suffix(".csv")
-    numbers.rename_axis("estimator").to_csv(path)
+    write_whole(path, numbers.rename_axis("estimator").to_csv())
     return path
 
 
