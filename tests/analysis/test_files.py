@@ -34,7 +34,7 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     assert [*tmp_path.iterdir()] == [path]
 
 
-def test_what_a_reader_opens_first_is_written_whole(
+def test_reports_and_tables_are_written_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A browser may load a report again at any time."""
@@ -48,4 +48,4 @@ def test_what_a_reader_opens_first_is_written_whole(
 
     monkeypatch.setattr(files, "written_whole", watched)
     write_report(folder)
-    assert seen == {"report.md", "report.html"}
+    assert seen == {"report.md", "report.html", "game.md", "game.tex", "game.csv"}

@@ -101,12 +101,17 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
 
 def started(*arguments: object) -> subprocess.Popen[str]:
-    """A running `bench`, which heeds Ctrl-C also where the tests run in the background."""
+    """A running `bench`, which can be stopped also where the tests run in the background."""
+
+    def heed() -> None:
+        for request in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(request, signal.SIG_DFL)
+
     return subprocess.Popen(
         [sys.executable, "run_bench.py", *map(str, arguments)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed,
     )
