@@ -178,12 +178,17 @@ import sys, time
 from pathlib import Path
 from bench.studies import Budget, SharedStudy, open_storage, place
 folder = Path(sys.argv[2])
-(folder / f"ready {sys.argv[3]}").touch()
-while len([*folder.glob("ready *")]) < 3:
-    time.sleep(0.01)
+
+def wait_for_all(what):
+    (folder / f"{what} {sys.argv[3]}").touch()
+    while len([*folder.glob(f"{what} *")]) < 3:
+        time.sleep(0.01)
+
+wait_for_all("ready")
 storage = open_storage(sys.argv[1] or None, folder)
 study = SharedStudy(storage, "race", {"objectives": ["elbo"]})
 while (trial := study.claim(Budget(12, None), {}, sys.argv[3])) is not None:
+    wait_for_all("has one")  # else a busy machine's fastest could take all
     trial.suggest_float("x", 0, 1)
     time.sleep(0.1)
     study.study.tell(trial, place(trial))
