@@ -69,7 +69,7 @@ def _read_part(folder: Path, part: str) -> tuple[Tensor, list[str]]:
         raise DataError(f"{path} has no table of numbers, a row for each image")
     if len(features) != len(labels):
         raise DataError(f"{path} has {len(features)} rows of features for {len(labels)} labels")
-    vectors = torch.from_numpy(features.astype(np.float32, copy=False))
+    vectors = torch.from_numpy(np.ascontiguousarray(features, np.float32))
     length = vectors.norm(dim=1)
     if not (length.isfinite() & (length > 0)).all():
         raise DataError(f"{path} has rows of features that are all zero or not finite")

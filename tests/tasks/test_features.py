@@ -51,10 +51,11 @@ def test_a_concept_has_one_number_in_train_and_test(published: Path) -> None:
 
 
 def test_both_formats_hold_the_same(published: Path, tmp_path: Path) -> None:
+    """Whatever type and order numbers are in."""
     first = read_features("some", published)
     for part in ("train", "test"):
         with h5py.File(published / part / H5) as file:
-            features = np.asarray(file["dataset_1"], ">f8")
+            features = np.asarray(file["dataset_1"], ">f8", order="F")
         labels = some_features(30, 6)[1] if part == "train" else some_features(10, 5)[1]
         np.savez(tmp_path / f"{part}.npz", features=features, labels=labels.astype("S"))
         (published / part / H5).unlink()
