@@ -8,9 +8,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+QUOTED = 200
+"""Letters of another's message that are told, at most."""
+
 
 class DataError(Exception):
     """A data set that is missing, damaged or unsuitable; the message says what to do."""
+
+
+def one_line(error: Exception) -> str:
+    """What a library says of a file, as a short line: the file's own content may be in it."""
+    text = " ".join(str(error).split())
+    printable = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable if len(printable) <= QUOTED else f"{printable[:QUOTED]} …"
 
 
 class Part(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.data import DataError, Features
+from tasks.data import DataError, Features, one_line
 from tasks.pickled_labels import as_text, read_labels
 
 PUBLISHED = "ours_images_single_sm0"
@@ -82,8 +82,8 @@ def _read_npz(path: Path) -> tuple[Array, list[str]]:
             return file["features"], [as_text(label) for label in file["labels"].tolist()]
     except Exception as error:  # zipfile, zlib and numpy each have their own
         raise DataError(
-            f"{path} is no npz file of features and labels ({error}): docs/DATA.md says how to "
-            "write one"
+            f"{path} is no npz file of features and labels ({one_line(error)}): docs/DATA.md says "
+            "how to write one"
         ) from error
 
 
@@ -100,8 +100,8 @@ def _read_h5(path: Path) -> Array:
         with h5py.File(path) as file:
             (only,) = file.values()
             return np.asarray(only)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no HDF5 file with one data set ({error})") from error
+    except Exception as error:  # what h5py raises depends on what is damaged
+        raise DataError(f"{path} is no HDF5 file with one data set ({one_line(error)})") from error
 
 
 def _read_objects(path: Path) -> list[str]:
@@ -111,5 +111,6 @@ def _read_objects(path: Path) -> list[str]:
         raise DataError(f"{path} is missing: the labels of the features beside it") from error
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path} is no pickle of labels ({error}): docs/DATA.md says what else it can be"
+            f"{path} is no pickle of labels ({one_line(error)}): docs/DATA.md says what else it "
+            "can be"
         ) from error

@@ -93,10 +93,14 @@ def test_the_examples_of_the_documentation_work(published: Path, tmp_path: Path)
     assert torch.equal(read_features("some", own).inputs, first.inputs)
 
 
-def rewrite(path: Path, *tables: np.ndarray) -> None:
+def rewrite(path: Path, *tables: np.ndarray | h5py.Empty) -> None:
     with h5py.File(path, "w") as file:
         for place, table in enumerate(tables):
             file[f"part {place}"] = table
+
+
+FORGED = b"\x80\x04\x8c\x0aos\nrm\x1b[31m\x8c\xff" + b"x" * 255 + b"\x93."
+"""A pickle that would call something of a long name, which a terminal takes for more than text."""
 
 
 def spoil(value: float) -> Callable[[Path], None]:
@@ -117,6 +121,11 @@ def spoil(value: float) -> Callable[[Path], None]:
             lambda path: rewrite(path, np.ones((30, 8)), np.ones((30, 8))),
             "is no HDF5 file with one data set",
         ),
+        (lambda path: rewrite(path, h5py.Empty("f4")), "is no HDF5 file with one data set"),
+        (
+            lambda path: path.with_suffix(".objects").write_bytes(FORGED),
+            "it would call os rm?[31m.x",
+        ),
         (lambda path: rewrite(path, np.ones((8, 30))), "8 rows of features for 30 labels"),
         (lambda path: rewrite(path, np.ones(30)), "no table of numbers"),
         (lambda path: rewrite(path, np.full((30, 8), b"x")), "no table of numbers"),
@@ -134,7 +143,8 @@ def test_what_is_wrong_is_named(
         read_features("some", published)
     assert words in str(error.value)
     assert str(published) in str(error.value)
-    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
+    assert len(str(error.value).removeprefix(str(published))) < 350
 
 
 def test_an_npz_file_holds_no_pickle_and_both_arrays(tmp_path: Path) -> None:
@@ -145,10 +155,13 @@ def test_an_npz_file_holds_no_pickle_and_both_arrays(tmp_path: Path) -> None:
         {"features": features, "labels": labels.astype(object)},
         {"features": features},
         {"features": features, "labels": np.ones((100, 2), int)},
+        {"features": features, "labels": np.ones(100, [(f"name {i}", int) for i in range(999)])},
     ):
         np.savez(path, **arrays)
-        with pytest.raises(DataError, match=r"test\.npz is no npz file of features and labels"):
+        words = r"test\.npz is no npz file of features and labels"
+        with pytest.raises(DataError, match=words) as error:
             read_features("some", tmp_path / "features")
+        assert str(error.value).isprintable()
 
 
 def test_without_h5py_the_error_says_so(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:

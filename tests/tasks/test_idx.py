@@ -41,6 +41,17 @@ def break_header(path: Path) -> None:
     path.write_bytes(gzip.compress(b"\0\0\x0d\3" + bytes(12)))
 
 
+def negate_sizes(path: Path) -> None:
+    """Of two of them, so that their product stays."""
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[4:12] = np.array([-30, -28], ">i4").tobytes()
+    path.write_bytes(gzip.compress(content))
+
+
+def empty(path: Path) -> None:
+    write_idx(path.with_suffix(""), np.zeros((0, 28, 28), np.uint8))
+
+
 def cut_short(path: Path) -> None:
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
 
@@ -65,6 +76,8 @@ def no_archive(path: Path) -> None:
         (Path.unlink, "is missing: put the four idx files"),
         (break_header, "no idx file of 3-d bytes"),
         (cut_short, "23519 bytes of data where its header says 30 × 28 × 28"),
+        (negate_sizes, "23520 bytes of data where its header says -30 × -28 × 28"),
+        (empty, "0 bytes of data where its header says 0 × 28 × 28"),
         (cut_archive, "can't be read"),
         (spoil_archive, "can't be read"),
         (no_archive, "no idx file of 3-d bytes"),
@@ -82,6 +95,12 @@ def test_a_damaged_file_is_named(folder: Path, damage: Callable[[Path], None], w
 def test_images_and_labels_must_match(folder: Path) -> None:
     write_idx(folder / "t10k-labels-idx1-ubyte", np.zeros(9, np.uint8))
     with pytest.raises(DataError, match="10 images for 9 labels"):
+        read_images("some", folder)
+
+
+def test_images_are_of_one_size(folder: Path) -> None:
+    write_idx(folder / "t10k-images-idx3-ubyte", np.zeros((10, 14, 14), np.uint8), zipped=False)
+    with pytest.raises(DataError, match=r"t10k-images\S* has images of 14 × 14 .* 28 × 28: make"):
         read_images("some", folder)
 
 
