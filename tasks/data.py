@@ -58,8 +58,10 @@ class Dataset:
         """Train, validation and test; the first two are a shuffle of the training images.
 
         Raises:
-            DataError: no image would be left to train on.
+            DataError: no image would be left to train on, or there is none to test on.
         """
+        if not len(self.test_inputs):
+            raise DataError(f"{self.name} has no test images: put some into its test files")
         kept = len(self.inputs) - validation
         if kept < 1:
             raise DataError(

@@ -184,9 +184,10 @@ class SignalGame(Task):
         else:
             kinds, there = "images", len(labels)
         if there < self.candidates:
+            other = {"train": " or validation", "validation": " or raise validation", "test": ""}
             raise DataError(
                 f"{split} of {name} has {there} {kinds}, an episode takes {self.candidates}: lower "
-                "the setting candidates of signal_game or raise validation"
+                f"the setting candidates of signal_game{other[split]}"
             )
 
 

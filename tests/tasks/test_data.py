@@ -5,20 +5,30 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tasks.base import SPLITS
 from tasks.data import DataError
 from tasks.datasets import load_dataset
 
 
 def test_splits_do_not_overlap_and_do_not_change() -> None:
-    images = load_dataset("digits")
+    """Each image has its number as label."""
+    digits = load_dataset("digits")
+    images = replace(digits, labels=torch.arange(1297), test_labels=torch.arange(500))
     parts = images.split(validation=297, seed=0)
-    assert [len(parts[name].inputs) for name in ("train", "validation", "test")] == [1000, 297, 500]
-    both = torch.cat([parts["train"].inputs, parts["validation"].inputs])
-    assert torch.equal(both.long().sum(dim=0), images.inputs.long().sum(dim=0))
+    assert [len(parts[name].inputs) for name in SPLITS] == [1000, 297, 500]
+    both = torch.cat([parts["train"].labels, parts["validation"].labels])
+    assert sorted(both.tolist()) == list(range(1297))
+    for name, source in zip(
+        SPLITS, (images.inputs, images.inputs, images.test_inputs), strict=True
+    ):
+        assert torch.equal(parts[name].inputs, source[parts[name].labels])
     again = images.split(validation=297, seed=0)
-    assert torch.equal(parts["train"].inputs, again["train"].inputs)
+    assert torch.equal(parts["train"].labels, again["train"].labels)
     with pytest.raises(DataError, match="leave none"):
         images.split(validation=1297, seed=0)
+    untested = replace(images, test_inputs=images.test_inputs[:0], test_labels=torch.arange(0))
+    with pytest.raises(DataError, match="digits has no test images"):
+        untested.split(validation=297, seed=0)
 
 
 @pytest.mark.parametrize("part", ["inputs", "labels", "test_inputs", "test_labels"])

@@ -289,8 +289,11 @@ def test_game_evaluation_is_the_same_for_every_seed() -> None:
 def test_settings_that_leave_no_data_are_refused() -> None:
     with pytest.raises(DataError, match="lower the setting labelled"):
         make_task("ssvae", labelled=1000)
-    with pytest.raises(DataError, match="an episode takes 400"):
-        make_task("signal_game", candidates=400)
+    for candidates, words in ((1001, "train .* or validation"), (400, "validation .* or raise v")):
+        with pytest.raises(DataError, match=words):
+            make_task("signal_game", candidates=candidates)
+    with pytest.raises(DataError, match=r"test of digits has 500 .* candidates of signal_game$"):
+        make_task("signal_game", candidates=501, validation=600)
 
 
 def test_streams_are_independent_of_what_was_drawn_before() -> None:
