@@ -69,6 +69,7 @@ class SemiSupervisedVAE(Task):
 
     def __init__(self, images: Images, settings: Settings, batch_size: int) -> None:
         super().__init__(images, settings, batch_size)
+        _check_classes(images)
         unlabelled = len(self.part("train").inputs) - settings.labelled
         if unlabelled < 1:
             raise DataError(
@@ -184,6 +185,25 @@ class SemiSupervisedVAE(Task):
                 [str(label) for label in range(self.size)],
             ),
         }
+
+
+def _check_classes(images: Images) -> None:
+    """Refuse labels that are not K ≥ 2 classes, numbered from 0 on and each in training."""
+    counts = images.labels.bincount()
+    missing = (counts == 0).nonzero().flatten().tolist()
+    if missing:
+        raise DataError(
+            f"{images.name} has training images of class {len(counts) - 1} and none of class "
+            f"{missing[0]}: number the classes of ssvae from 0 on, without gaps"
+        )
+    if len(counts) < 2:
+        raise DataError(f"{images.name} has training images of one class: ssvae takes two or more")
+    largest = int(images.test_labels.max())
+    if largest >= len(counts):
+        raise DataError(
+            f"{images.name} has test images of class {largest} and none to train on: leave out "
+            "what ssvae can't learn"
+        )
 
 
 def by_part(layer: nn.Linear, first: int) -> tuple[nn.Linear, nn.Parameter]:

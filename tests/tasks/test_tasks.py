@@ -1,5 +1,7 @@
 """Every registered task keeps the contract, and each one's cost is what its docstring says."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -10,6 +12,7 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.nn import functional as F
 
 from tasks.base import SPLITS, Task
+from tasks.bitvector import BitVectorVAE
 from tasks.data import DataError
 from tasks.datasets import load_dataset
 from tasks.signal_game import Episodes, _distinct_concepts, _distinct_images
@@ -294,6 +297,33 @@ def test_settings_that_leave_no_data_are_refused() -> None:
             make_task("signal_game", candidates=candidates)
     with pytest.raises(DataError, match=r"test of digits has 500 .* candidates of signal_game$"):
         make_task("signal_game", candidates=501, validation=600)
+
+
+@pytest.mark.parametrize(
+    ("labels", "test_labels", "words"),
+    [
+        ([0, 1, 255], [0], "has training images of class 255 and none of class 2: number the"),
+        ([3], [3], "has training images of class 3 and none of class 0: number the"),
+        ([0], [0], "has training images of one class"),
+        ([0, 1], [0, 2], "has test images of class 2 and none to train on"),
+        ([0, 1, 2], [1], None),
+    ],
+)
+def test_ssvae_takes_classes_that_it_can_learn(
+    labels: list[int], test_labels: list[int], words: str | None
+) -> None:
+    """Others need no classes."""
+    digits = load_dataset("digits")
+    images = replace(
+        digits,
+        labels=torch.tensor(labels).repeat(1297)[:1297],
+        test_labels=torch.tensor(test_labels).repeat(500)[:500],
+    )
+    wanted = nullcontext() if words is None else pytest.raises(DataError, match=words)
+    with wanted:
+        task = SemiSupervisedVAE(images, SemiSupervisedVAE.Settings(), 64)
+        assert task.size == len(labels)
+    BitVectorVAE(images, BitVectorVAE.Settings(), 64)
 
 
 def test_streams_are_independent_of_what_was_drawn_before() -> None:
