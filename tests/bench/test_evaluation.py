@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench import evaluation, step
 from bench.evaluation import EvaluationSettings, evaluate, log_evidence
 from bench.step import CountedCost
 from estimators.base import Estimator, Latent
@@ -22,13 +23,16 @@ EXACT = EvaluationSettings(batch_size=100)
 NO_SAMPLER = Sampler(torch.Generator())
 
 
+LOG_ASSIGNMENTS = {"ssvae": math.log(10), "signal_game": math.log(6), "bitvector": 4 * math.log(2)}
+
+
 def make(task: Task, name: str) -> Estimator:
     return all_estimators()[name].make(Latent(task.family, task.size, task.features)).double()
 
 
 def by_hand(task: Task, estimator: Estimator, split: str) -> dict[str, float]:
-    """Expected cost and entropy over all assignments, and accuracy at the mode, in a loop."""
-    cost = entropy = correct = rows = 0.0
+    """Expected cost, entropy and support over all assignments, accuracy at the mode, in a loop."""
+    cost = entropy = correct = support = rows = 0.0
     for batch in task.evaluation_batches(split, 100, Streams(0)):  # type: ignore[arg-type]
         encoding = task.encode(batch)
         count = len(encoding.scores)
@@ -45,12 +49,14 @@ def by_hand(task: Task, estimator: Estimator, split: str) -> dict[str, float]:
                 (p[:, index] * task.cost(encoding.context, same, torch.arange(count))).sum()
             )
         entropy -= float(torch.special.xlogy(p, p).sum())
+        support += float((p > 0).sum())
         if task.chance is not None:
             right = task.correct(encoding, every[p.argmax(dim=1)])
             assert right is not None
             correct += float(right.sum())
         rows += count
-    return {"cost": cost / rows, "entropy": entropy / rows, "accuracy": correct / rows}
+    sums = {"cost": cost, "entropy": entropy, "accuracy": correct, "support": support}
+    return {name: total / rows for name, total in sums.items()}
 
 
 @pytest.mark.parametrize(
@@ -71,15 +77,18 @@ def by_hand(task: Task, estimator: Estimator, split: str) -> dict[str, float]:
     ],
 )
 @torch.no_grad()
-def test_metrics_are_those_of_q(task_name: str, name: str) -> None:
+def test_metrics_are_those_of_q(task_name: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the decoder takes no more than 70 assignments at once."""
     task = make_task(task_name)
+    monkeypatch.setattr(step, "MAX_ACTIVATION", 70 * task.activation_size)
     estimator = make(task, name)
     found = evaluate(task, estimator, CountedCost(task), EXACT, "validation", Streams(0))
     wanted = by_hand(task, estimator, "validation")
-    rate = task.log_assignments - wanted["entropy"]
+    rate = LOG_ASSIGNMENTS[task_name] - wanted["entropy"]
     assert found["loss"] == pytest.approx(
         wanted["cost"] - task.entropy_weight * wanted["entropy"], abs=1e-9
     )
+    assert found["support_mean"] == pytest.approx(wanted["support"])
     if task.is_likelihood:
         assert found["elbo"] == pytest.approx(-(wanted["cost"] + rate), abs=1e-9)
     else:
@@ -90,6 +99,21 @@ def test_metrics_are_those_of_q(task_name: str, name: str) -> None:
         assert found["distortion"] == pytest.approx(wanted["cost"], abs=1e-9)
     else:
         assert found["accuracy"] == pytest.approx(wanted["accuracy"])
+
+
+@torch.no_grad()
+def test_each_batch_has_random_numbers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def noted(generator: torch.Generator) -> Sampler:
+        seeds.append(generator.initial_seed())
+        return Sampler(generator)
+
+    monkeypatch.setattr(evaluation, "Sampler", noted)
+    monkeypatch.setattr(evaluation, "_NLL_NUMBERS", 100 * 16 * 4)
+    task = make_task("bitvector")
+    evaluate(task, make(task, "sfe"), CountedCost(task), EXACT, "test", Streams(0), True)
+    assert len(set(seeds)) == len(seeds) == 5 + 5
 
 
 @torch.no_grad()

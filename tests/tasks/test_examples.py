@@ -90,9 +90,14 @@ def test_bitvector_shows_the_mean_image_of_the_likeliest_bits() -> None:
 
 
 @torch.no_grad()
-def test_ssvae_shows_samples_of_each_class() -> None:
+def test_ssvae_shows_test_images_and_samples_of_each_class() -> None:
     task = make_task("ssvae")
-    samples = shown(task)["samples"].arrays
+    found = shown(task)
+    grey = task.grey(task.part("test").inputs[:8])
+    original = found["reconstructions"].arrays["original"].reshape(8, -1)
+    assert (original[grey == 0] == 0).all()  # binarised; black and white stay
+    assert (original[grey == 1] == 255).all()
+    samples = found["samples"].arrays
     assert samples["images"].shape == (10, 8, 8, 8)
     assert list(samples["labels"]) == [str(k) for k in range(10)]
     h = torch.empty(8, 8).double().normal_(generator=Streams(0).generator("samples"))

@@ -157,6 +157,14 @@ def test_binarisation_is_drawn_anew_with_the_grey_level_as_probability() -> None
     assert ((frequency - grey).abs() <= 5 * (grey * (1 - grey) / 2000).sqrt()).all()
 
 
+def test_ssvae_evaluates_each_batch_with_noise_of_its_own() -> None:
+    task = make_task("ssvae")
+    first, second, *_ = (
+        cast(Batch, batch).noise for batch in task.evaluation_batches("test", 20, STREAMS)
+    )
+    assert not torch.equal(first, second)
+
+
 def test_each_grey_level_has_its_probability(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all 2¹⁶ outcomes of a pixel's bits, the share that turns it on is the grey level, to the
     nearest; black and white are certain."""
@@ -287,6 +295,7 @@ def test_game_evaluation_is_the_same_for_every_seed() -> None:
     )
     for a, b in zip(first, second, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert not torch.equal(first[0][0], first[1][0])
 
 
 def test_settings_that_leave_no_data_are_refused() -> None:
