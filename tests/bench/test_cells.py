@@ -188,11 +188,11 @@ def test_the_key_is_of_what_determines_the_numbers(profile: Profile, tmp_path: P
 
 
 def test_a_step_moves_everything_that_learns(profile: Profile) -> None:
-    """The model along the gradient of its loss, the baseline's network, and the moving averages."""
+    """The model along the gradient of its loss, with decay in that gradient; the baseline's network
+    without decay; and the moving averages."""
     cell = cell_of(profile, "signal_game", "nvil")
-    trainer, twin = (
-        Trainer(replace(cell, training=cell.training | {"entropy_weight": 0.7})) for _ in range(2)
-    )
+    training = cell.training | {"entropy_weight": 0.7, "weight_decay": 0.1, "learning_rate": 3e-3}
+    trainer, twin = (Trainer(replace(cell, training=training)) for _ in range(2))
     before = {name: value.clone() for name, value in trainer.estimator.state_dict().items()}
     trainer.train(1)
     moved = trainer.estimator.state_dict()
@@ -202,9 +202,13 @@ def test_a_step_moves_everything_that_learns(profile: Profile) -> None:
         Sampler(twin.streams.generator("estimator", 0)), entropy_weight=0.7,
     )  # fmt: skip
     result.loss.backward()
-    torch.optim.Adam(twin.task.parameters(), lr=twin.settings.learning_rate).step()
-    for one, two in zip(trainer.task.parameters(), twin.task.parameters(), strict=True):
-        torch.testing.assert_close(one, two)
+    settings = twin.settings
+    torch.optim.Adam(twin.task.parameters(), settings.learning_rate, weight_decay=0.1).step()
+    torch.optim.Adam(twin.estimator.parameters(), settings.baseline_learning_rate).step()
+    for module in ("task", "estimator"):
+        both = (getattr(one, module).parameters() for one in (trainer, twin))
+        for one, two in zip(*both, strict=True):
+            torch.testing.assert_close(one, two)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ from torch.nn import functional as F
 from bench import course, runner
 from bench.cells import Cell, Planned
 from bench.course import train_cell
+from bench.evaluation import evaluate
 from bench.grid import run_cells
 from bench.profiles import Profile
 from bench.store import last_row
 from bench.training import Row, Trainer
 from bench.warm_start import warm_start, warm_start_of
+from tasks.base import SPLITS
 from tests.bench.conftest import cell_of
 from tests.bench.test_cells import PAIRS, without_times
 
@@ -29,6 +31,24 @@ def trained(profile: Profile, **training: object) -> Profile:
     return profile.model_copy(update={"training": profile.training | training})
 
 
+def interrupted(cell: Cell, checkpoint: Path) -> list[Row]:
+    """The rows of a cell that is stopped after every few steps, within an epoch and before an
+    evaluation, and goes on from its checkpoint."""
+
+    def stop(share: float) -> None:
+        raise StoppedError
+
+    stops = 0
+    while True:
+        try:
+            rows = list(train_cell(cell, report=stop, checkpoint=checkpoint))
+        except StoppedError:
+            stops += 1
+        else:
+            assert stops >= 2
+            return rows
+
+
 @pytest.mark.parametrize(
     ("task", "estimator"), {estimator: (task, estimator) for task, estimator in PAIRS}.values()
 )
@@ -38,20 +58,7 @@ def test_an_interrupted_cell_ends_as_if_it_never_was(
     """Averages, temperatures, networks, Adam, counts, diagnostics, the best so far: all of it."""
     cell = cell_of(trained(profile, epochs=2), task, estimator)
     undisturbed = list(train_cell(cell))
-    file = tmp_path / "checkpoint.pt"
-
-    def stop(share: float) -> None:
-        raise StoppedError
-
-    stops = 0
-    while True:  # after every few steps, within an epoch and before an evaluation
-        try:
-            rows = list(train_cell(cell, report=stop, checkpoint=file))
-        except StoppedError:
-            stops += 1
-        else:
-            break
-    assert stops >= 2
+    rows = interrupted(cell, tmp_path / "checkpoint.pt")
     assert without_times(rows) == without_times(undisturbed)
     assert rows[-1]["train_seconds"] > rows[1]["train_seconds"] > 0
 
@@ -150,11 +157,34 @@ def test_the_best_on_validation_is_tested_beside_the_last(
     assert torch.equal(finished[0], trainer.parameters)
 
 
-def test_patience_ends_a_training(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_patience_ends_a_training(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
     scripted(monkeypatch, "accuracy", [0.9, 0.5, 0.4, 0.6, 0.6, 0.5, 0.9])
     cell = cell_of(trained(profile, epochs=6, patience=2), "ssvae", "sfe")
-    rows = list(train_cell(cell))
+    rows = interrupted(cell, tmp_path / "checkpoint.pt") if stopped else list(train_cell(cell))
     assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4, 5, 5, 3]
+
+
+def test_a_row_is_of_its_split(profile: Profile) -> None:
+    """What is selected on validation has not seen the test."""
+    trainer = Trainer(cell_of(profile, "bitvector", "sfe"))
+    found = [trainer.evaluate(split)["loss"] for split in SPLITS]
+    parts = trainer.task, trainer.estimator, trainer.cost, trainer.evaluation
+    assert found == [evaluate(*parts, split, trainer.streams)["loss"] for split in SPLITS]
+    assert len(set(found)) == 3
+
+
+def test_decoder_calls_are_those_since_the_last_row(profile: Profile) -> None:
+    """Of a support that changes; those of labels are counted apart, for 64 images a step."""
+    fast = trained(profile, epochs=2, learning_rate=0.03)
+    _, one, two, last, _ = train_cell(cell_of(fast, "ssvae", "sparsemax"))
+    calls, examples = (two[name] - one[name] for name in ("decoder_calls_total", "examples"))
+    assert two["decoder_calls"] == calls / examples
+    assert last["decoder_calls"] == last["decoder_calls_total"] / last["examples"]
+    assert two["decoder_calls"] != last["decoder_calls"]
+    assert [row["supervised_calls_total"] / 64 for row in (one, two)] == [one["step"], two["step"]]
 
 
 def warm(profile: Profile, estimator: str = "sfe", seed: int = 0, **training: object) -> Cell:
