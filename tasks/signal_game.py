@@ -65,7 +65,8 @@ class SignalGame(Task):
         self.size = settings.vocabulary
         self.candidates = settings.candidates
         self.sees_pixels = not isinstance(data, Features)
-        self.distinct_concepts = not self.sees_pixels or data.classes >= settings.candidates
+        classes = len(data.labels.unique())
+        self.distinct_concepts = not self.sees_pixels or classes >= settings.candidates
         self.entropy_weight = settings.entropy_weight
         self.chance = 1 / settings.candidates
         # Where there are many assignments, all symbols are scored by one product: a score for each

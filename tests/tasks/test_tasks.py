@@ -15,7 +15,7 @@ from tasks.base import SPLITS, Task
 from tasks.bitvector import BitVectorVAE
 from tasks.data import DataError
 from tasks.datasets import load_dataset
-from tasks.signal_game import Episodes, _distinct_concepts, _distinct_images
+from tasks.signal_game import Episodes, SignalGame, _distinct_concepts, _distinct_images
 from tasks.ssvae import Batch, SemiSupervisedVAE, by_part
 from tasks.streams import Streams
 from tests.tasks.conftest import make_task
@@ -243,6 +243,13 @@ def test_game_candidates_are_distinct_images_at_least() -> None:
     assert len(chosen.unique()) == 20
     nearly_all = _distinct_images(151, 4, 150, torch.Generator().manual_seed(0))
     assert all(len(set(row)) == 150 for row in nearly_all.tolist())
+
+
+def test_a_game_on_few_classes_takes_distinct_images_whatever_their_numbers() -> None:
+    digits = load_dataset("digits")
+    two = replace(digits, labels=torch.where(digits.labels < 5, 3, 8))
+    assert not SignalGame(two, SignalGame.Settings(candidates=4), 16).distinct_concepts
+    assert SignalGame(two, SignalGame.Settings(candidates=2), 16).distinct_concepts
 
 
 def test_game_draws_every_set_of_candidates_as_often() -> None:
