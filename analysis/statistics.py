@@ -161,7 +161,8 @@ def could_be_best(scores: Floats) -> npt.NDArray[np.bool_]:
 
     One is ruled out if its paired differences to the highest mean are below zero by a one-sided t
     test at (1 − LEVEL) / (k − 1). Whichever has the highest expected score is then kept with
-    probability LEVEL or more (Gupta's subset selection, with Bonferroni's inequality).
+    probability LEVEL or more (Gupta's subset selection, with Bonferroni's inequality). Differences
+    without spread rule nothing out.
 
     Args:
         scores: (n, k), more being better, a row for each seed.
@@ -174,7 +175,7 @@ def could_be_best(scores: Floats) -> npt.NDArray[np.bool_]:
     with np.errstate(divide="ignore", invalid="ignore"):
         t = behind.mean(axis=0) / stats.sem(behind, axis=0)
     ruled_out = t > stats.t.isf((1 - LEVEL) / max(1, k - 1), n - 1)
-    return ~ruled_out
+    return ~(ruled_out & _spread(behind))
 
 
 def ranks(scores: Floats) -> Floats:

@@ -199,6 +199,8 @@ def test_who_is_clearly_behind_is_ruled_out(random: np.random.Generator) -> None
     scores = common + np.array([0.0, 0.05, -3.0]) + 0.1 * random.normal(size=(5, 3))
     assert could_be_best(scores).tolist() == [True, True, False]
     assert could_be_best(scores[:, :1]).tolist() == [True]
+    alike = np.array([[0.5, 0.25], [0.5, 0.25], [0.5, 0.25]])
+    assert could_be_best(alike).tolist() == [True, True]
 
 
 def test_ranks_share_ties_and_put_failures_last() -> None:
