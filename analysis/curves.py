@@ -67,20 +67,22 @@ def support_during_training(
 ) -> None:
     """Assignments with positive probability on validation: mean over seeds, 10% to 90% as a band.
 
-    Estimators whose support stays the same within a tenth share one grey line.
+    Estimators whose support stays the same within a tenth share one grey line, if no other that
+    stays is larger.
     """
     rows = while_all_go_on(_ok(_validation(table, task)).dropna(subset=["support_mean"]))
     full = rows.groupby("estimator")["support_mean"].agg(["min", "max"])
-    fixed = full[full["min"] > 0.9 * full["max"]]
-    for size in sorted(fixed["max"].round().unique()):
+    fixed = full.loc[full["min"] > 0.9 * full["max"], "max"].round()
+    shared = fixed[fixed == fixed.max()]
+    if len(shared):
+        size = shared.iloc[0]
         axes.axhline(size, color=GREY, linewidth=1)
-        note = f"all others: {size:g}" if len(fixed) < len(full) else f"all: {size:g}"
+        note = f"all others: {size:g}" if len(shared) < len(full) else f"all: {size:g}"
         axes.annotate(
             note, (1, size), xycoords=axes.get_yaxis_transform(), xytext=(0, -2), ha="right",
             va="top", textcoords="offset points", fontsize=7, color="0.35",
         )  # fmt: skip
-    varying = rows[~rows["estimator"].isin(fixed.index)]
-    for name, cells in _shown(varying, highlight):
+    for name, cells in _shown(rows[~rows["estimator"].isin(shared.index)], highlight):
         curve = cells.groupby("step")[["epoch", "support_mean"]].mean()
         low, high = (cells.groupby("step")["support_mean"].quantile(q) for q in (0.1, 0.9))
         _line(axes, name, curve["epoch"], curve["support_mean"], low, high)

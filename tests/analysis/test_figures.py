@@ -179,6 +179,22 @@ def test_support_that_never_changes_is_one_line(table: pd.DataFrame, axes: Axes)
     assert drawn["sparsemax"] == pytest.approx([7.4, 6.2, 5.0])
     assert not {"sfe", "dense"} & set(drawn)
     assert [text.get_text() for text in axes.texts] == ["all others: 8"]
+    small = table.assign(support_mean=table["support_mean"].mask(table["estimator"] == "sfe", 1.0))
+    support_during_training(small, "game", other := Figure().subplots())
+    assert curves(other)["sfe"] == pytest.approx([1, 1, 1])
+    assert [text.get_text() for text in other.texts] == ["all others: 8"]
+    same = table[table["estimator"] != "sparsemax"]
+    support_during_training(same, "game", alone := Figure().subplots())
+    assert [text.get_text() for text in alone.texts] == ["all: 8"]
+
+
+def test_the_band_of_the_support_holds_four_fifths_of_the_runs(axes: Axes) -> None:
+    table = table_of(cell("game", "sparsemax", seed, 0.5) for seed in range(11))
+    table["support_mean"] += table["seed"] / 10
+    support_during_training(table, "game", axes)
+    band = axes.collections[0].get_paths()[0].vertices
+    last = band[band[:, 0] == 2, 1]
+    assert (last.min(), last.max()) == pytest.approx((5.1, 5.9))
 
 
 def test_the_pareto_front_is_what_nothing_beats() -> None:
