@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 
 from analysis.load import FLOOR, while_all_go_on
 from analysis.scores import ENDED_BADLY, score_of
-from analysis.style import GREY, colour, entitle, linestyle, logarithmic, marker
+from analysis.style import GREY, colour, entitle, floor_note, linestyle, logarithmic, marker
 from analysis.times import under_equal_circumstances
 
 BACKGROUND = "#d9d9d9"
@@ -28,10 +28,12 @@ def learning_curves(
     """Score on validation against epochs: mean over seeds, with a band of ± standard error.
 
     A curve ends where the first of its runs does. Runs that failed or diverged are thin lines that
-    end in a cross, at the edge if they are beyond it.
+    end in a cross, at the edge if they are beyond it. Where the floor ends off the scale, the title
+    has its last value.
     """
-    _score_curves(_validation(table, task), "epoch", axes, highlight)
-    axes.set(xlabel="epoch", title=task)
+    floor = _score_curves(_validation(table, task), "epoch", axes, highlight)
+    axes.set_xlabel("epoch")
+    entitle(axes, task, floor)
 
 
 def learning_against_seconds(
@@ -43,12 +45,12 @@ def learning_against_seconds(
     """
     rows = _validation(table, task)
     rows, note = under_equal_circumstances(rows[rows["train_seconds"] > 0])
-    _score_curves(rows, "train_seconds", axes, highlight)
+    floor = _score_curves(rows, "train_seconds", axes, highlight)
     ends = rows.groupby("estimator")["train_seconds"].max()
     if len(ends) and ends.max() > WIDE * ends.median():
         logarithmic(axes.xaxis)
     axes.set_xlabel("seconds of training")
-    entitle(axes, task, note)
+    entitle(axes, task, note, floor)
 
 
 def learning_against_calls(
@@ -57,9 +59,10 @@ def learning_against_calls(
     """The same against decoder calls for the latent variable, from the first on."""
     rows = _validation(table, task)
     rows = rows[rows["decoder_calls_total"] > 0]
-    _score_curves(rows, "decoder_calls_total", axes, highlight)
+    floor = _score_curves(rows, "decoder_calls_total", axes, highlight)
     logarithmic(axes.xaxis)
-    axes.set(xlabel="decoder calls in training", title=task)
+    axes.set_xlabel("decoder calls in training")
+    entitle(axes, task, floor)
 
 
 def support_during_training(
@@ -101,7 +104,8 @@ def _ok(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _score_curves(
     rows: pd.DataFrame, across: str, axes: Axes, highlight: Collection[str] | None
-) -> None:
+) -> str:
+    """Curves of scores; what has to be said of the floor."""
     column, label, _ = score_of(_ok(rows))
     ok = while_all_go_on(_ok(rows)[np.isfinite(_ok(rows)[column])])
     grouped = ok.groupby(["estimator", "step"])
@@ -123,6 +127,9 @@ def _score_curves(
     chance = ok["chance"].dropna()
     if column == "accuracy" and not chance.empty:
         axes.axhline(chance.iloc[0], color=GREY, linestyle=":", linewidth=1)
+    if FLOOR not in means.index.unique("estimator"):
+        return ""
+    return floor_note(float(means.loc[[FLOOR]][column].iloc[-1]), axes.get_ylim())
 
 
 def _lost_runs(axes: Axes, name: str, cells: pd.DataFrame, across: str, column: str) -> None:

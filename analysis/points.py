@@ -12,7 +12,7 @@ from scipy import stats
 from analysis.load import FLOOR, final_rows, last_rows
 from analysis.scores import ended_badly, normalised, score_frame, score_of
 from analysis.statistics import mean_interval
-from analysis.style import GREY, colour, entitle, logarithmic, marker, ordered
+from analysis.style import GREY, colour, entitle, floor_note, logarithmic, marker, ordered
 from analysis.tables import COLUMNS
 from analysis.times import under_equal_circumstances
 
@@ -268,4 +268,4 @@ def _mark_floor(line: Callable[..., object], floor: float, limits: tuple[float, 
     """A dashed line, or, where the floor lies too far off, a note to give in its place."""
     if limits[0] <= floor <= limits[1]:
         line(floor, color=GREY, linestyle="--", linewidth=1, label=FLOOR, zorder=0)
-    return "" if np.isnan(floor) or limits[0] <= floor <= limits[1] else f"{FLOOR}: {floor:.3g}"
+    return floor_note(floor, limits)

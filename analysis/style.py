@@ -95,6 +95,11 @@ def entitle(axes: Axes, task: str, *notes: str) -> None:
     axes.set_title(f"{task}\n{said}" if said else task, fontsize=8 if said else 9)
 
 
+def floor_note(floor: float, limits: tuple[float, float]) -> str:
+    """The floor's value, to stand above a panel where it lies off the scale; else empty."""
+    return "" if np.isnan(floor) or limits[0] <= floor <= limits[1] else f"{FLOOR}: {floor:.3g}"
+
+
 def logarithmic(axis: Axis) -> None:
     """A logarithmic axis with few and plain numbers, also where it spans less than a decade."""
     if not np.isfinite(axis.get_minpos()):

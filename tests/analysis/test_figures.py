@@ -127,6 +127,15 @@ def test_learning_curves_show_the_mean_over_seeds(axes: Axes) -> None:
     assert band[:, 1].max() == pytest.approx(0.5 + 0.1)  # one standard error of 0.4 and 0.6
 
 
+def test_a_floor_that_ends_off_the_scale_is_told(table: pd.DataFrame) -> None:
+    for draw in (learning_curves, learning_against_calls, learning_against_seconds):
+        for before, last, title in ((0.44, -7.5, "game\nnone: -7.5"), (-7.5, 0.44, "game")):
+            floor = np.where(table["step"] == 20, last, before)
+            table["accuracy"] = table["accuracy"].mask(table["estimator"] == "none", floor)
+            draw(table, "game", axes := Figure().subplots())
+            assert axes.get_title() == title
+
+
 def test_curves_are_drawn_across_epochs_calls_and_seconds(axes: Axes, table: pd.DataFrame) -> None:
     for draw, x in (
         (learning_curves, [0, 1, 2]),
