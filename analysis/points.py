@@ -25,7 +25,7 @@ def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
 
     The floor is a dashed line, chance a dotted one; how many cells failed, diverged or gave no
     score stands beside the name. A mean far from the others is an arrow at the edge with its value,
-    a seed beyond the edge a small arrow.
+    a seed beyond the edge a small arrow, an interval that goes on beyond it an open one.
     """
     frame = score_frame(table, task)
     column, label, more_is_better = score_of(final_rows(table[table["task"] == task]))
@@ -186,6 +186,9 @@ def _final_score(
         )  # fmt: skip
         return
     axes.plot([low, high], [height, height], color=colour(name), linewidth=0.9)
+    for end in (float(low), float(high)):
+        if not np.isnan(end) and not limits[0] <= end <= limits[1]:
+            _arrow(axes, end, height, name, limits, markersize=4.5, markerfacecolor="white")
     axes.plot(seeds, [height] * len(seeds), ".", color=colour(name), markersize=4, alpha=0.5)
     for seed in seeds[~seeds.between(*limits)]:
         _arrow(axes, seed, height, name, limits, markersize=3, alpha=0.5)

@@ -110,13 +110,27 @@ def test_a_score_far_from_all_others_does_not_hide_their_differences(
 
 
 def test_a_seed_beyond_the_edge_is_an_arrow(table: pd.DataFrame, axes: Axes) -> None:
-    scores = {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.15}  # their mean is near the others', the last is not
-    wide = table_of(cell("bitvector", "nvil", seed, score) for seed, score in scores.items())
+    scores = [0.5, 0.5, 0.5, 0.85]  # their mean is near the others', the last is not
+    wide = table_of(cell("bitvector", "nvil", seed, score) for seed, score in enumerate(scores))
     final_scores(pd.concat([table, wide]), "bitvector", axes)
     right = axes.get_xlim()[1]
-    arrows = [line for line in axes.lines if line.get_marker() == ">"]
-    assert right < 1.15
-    assert [list(line.get_xdata()) for line in arrows] == [[right]]
+    assert right < 0.85
+    interval, seed = (line for line in axes.lines if line.get_marker() in ("<", ">"))
+    assert interval.get_xdata() == seed.get_xdata() == [right]
+    assert interval.get_markerfacecolor() == "white"
+    assert seed.get_markerfacecolor() == colour("nvil")
+
+
+def test_an_interval_that_goes_on_beyond_the_edge_has_an_open_arrow(
+    table: pd.DataFrame, axes: Axes
+) -> None:
+    """With no seed beyond, and at the one end that is."""
+    scores = [0.43, 0.55, 0.67]
+    wide = table_of(cell("bitvector", "nvil", seed, score) for seed, score in enumerate(scores))
+    final_scores(pd.concat([table, wide]), "bitvector", axes)
+    (arrow,) = (line for line in axes.lines if line.get_marker() in ("<", ">"))
+    assert arrow.get_xdata() == [axes.get_xlim()[1]]
+    assert arrow.get_markerfacecolor() == "white"
 
 
 def test_learning_curves_show_the_mean_over_seeds(axes: Axes) -> None:
