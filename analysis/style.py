@@ -73,20 +73,20 @@ def colour(estimator: str) -> str:
     """The estimator's colour, the same in every figure and for every subset."""
     if estimator == FLOOR:
         return GREY
-    return _COLOURS.get(estimator, _OTHER_COLOURS[_hash(estimator) % len(_OTHER_COLOURS)])
+    return _COLOURS.get(estimator, _OTHER_COLOURS[_digits(estimator)[1]])
 
 
 def marker(estimator: str) -> Any:
     """The estimator's marker, which tells all the known ones apart."""
     if estimator == FLOOR:
         return "."
-    place = _KNOWN.index(estimator) if estimator in _COLOURS else _hash(estimator)
-    return _MARKERS[place % len(_MARKERS)]
+    known = estimator in _COLOURS
+    return _MARKERS[_KNOWN.index(estimator) if known else _digits(estimator)[0]]
 
 
 def linestyle(estimator: str) -> Any:
     """The estimator's line, which tells those of a family apart in greyscale."""
-    return "-" if estimator == FLOOR else _LINES[_PLACES.get(estimator, _hash(estimator) % 4)]
+    return "-" if estimator == FLOOR else _LINES[_PLACES.get(estimator, _digits(estimator)[2])]
 
 
 def entitle(axes: Axes, task: str, *notes: str) -> None:
@@ -128,5 +128,11 @@ def ordered(estimators: Iterable[str]) -> list[str]:
     return [name for part in families(estimators).values() for name in part]
 
 
-def _hash(name: str) -> int:
-    return zlib.crc32(name.encode())
+def _digits(name: str) -> tuple[int, int, int]:
+    """Places of the marker, colour and line of an estimator that is not known, of its name alone.
+
+    Each takes a digit of its own of the name's hash, so that none goes with another.
+    """
+    rest, place = divmod(zlib.crc32(name.encode()), len(_MARKERS))
+    rest, hue = divmod(rest, len(_OTHER_COLOURS))
+    return place, hue, rest % len(_LINES)

@@ -60,7 +60,13 @@ def names(axes: Axes) -> list[str]:
 def test_all_known_estimators_have_a_colour_and_a_marker_of_their_own() -> None:
     assert len({colour(name) for name in KNOWN}) == len(KNOWN)
     assert len({marker(name) for name in KNOWN}) == len(KNOWN)
-    assert colour("of another package") == colour("of another package")
+
+
+def test_those_of_other_packages_take_marker_colour_and_line_apart() -> None:
+    others = [f"theirs-{place}" for place in range(5000)]
+    looks = {(marker(name), colour(name), linestyle(name)) for name in others}
+    assert len(looks) == 15 * 5 * 5
+    assert {colour(name) for name in others}.isdisjoint(map(colour, KNOWN))
 
 
 def test_a_family_can_be_told_apart_in_greyscale() -> None:
