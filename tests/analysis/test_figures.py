@@ -8,6 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import AxLine
 
 from analysis import figures
 from analysis.figures import (
@@ -249,6 +250,16 @@ def test_rate_and_distortion_are_means(axes: Axes) -> None:
     rate_against_distortion(table, "bitvector", axes)
     (bar,) = axes.containers
     assert (bar.lines[0].get_xdata()[0], bar.lines[0].get_ydata()[0]) == (2.0, 12.0)
+    across, up = (part.get_segments()[0] for part in bar.lines[2])
+    assert across == pytest.approx(np.array([[1, 12], [3, 12]]))  # 1 is the standard error
+    assert up == pytest.approx(np.array([[2, 11], [2, 13]]))
+
+
+def test_the_grey_lines_have_equal_elbo(table: pd.DataFrame, axes: Axes) -> None:
+    rate_against_distortion(table, "bitvector", axes)
+    lines = [line for line in axes.lines if isinstance(line, AxLine)]
+    assert len(lines) == 6
+    assert {line.get_slope() for line in lines} == {-1}
 
 
 def test_step_times_are_of_cells_under_equal_circumstances(axes: Axes) -> None:
