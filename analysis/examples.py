@@ -25,6 +25,9 @@ Examples = dict[str, Arrays]
 EXAMPLES = "task=*/estimator=*/[!.]*.npz"
 """Where examples are, in the folder `examples` of a results folder."""
 
+CAPTION = "Of the first seed of each estimator, with the parameters that did best on validation."
+"""Of what is shown."""
+
 _TILE = 48
 """Least width of an image among bit-vectors, in points of the picture."""
 
@@ -161,7 +164,7 @@ def save_examples(table: pd.DataFrame, folder: Path) -> dict[tuple[str, str], Pa
 
 def examples_section(saved: Mapping[tuple[str, str], Path], folder: Path) -> list[str]:
     """The examples as parts of a Markdown file in the results folder."""
-    parts = ["## Examples", "Of the first seed of each estimator."] if saved else []
+    parts = ["## Examples", CAPTION] if saved else []
     for (task, estimator), path in saved.items():
         parts += [f"{task}, {estimator}:", f"![]({quote(path.relative_to(folder).as_posix())})"]
     return parts

@@ -27,6 +27,7 @@ from matplotlib.colors import to_hex
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path as Outline
 
+from analysis.examples import CAPTION
 from analysis.files import write_whole
 from analysis.load import FLOOR
 from analysis.page_data import Json, brightened, estimators, leading_number, page_data
@@ -81,6 +82,7 @@ def write_page(
         unfinished=_unfinished(cells),
         settings={task: _settings(cells[cells["task"] == task]) for task in data["tasks"]},
         origin=_origin(cells),
+        examples_caption=CAPTION,
         examples=[
             {"task": task, "estimator": estimator, "png": b64encode(path.read_bytes()).decode()}
             for (task, estimator), path in examples.items()

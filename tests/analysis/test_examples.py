@@ -142,5 +142,9 @@ def test_the_report_and_the_page_show_them(tmp_path: Path) -> None:
     store(tmp_path, "images", "sfe", "imagessfe0", images=ARRAYS["images"])
     written = write_report(tmp_path)
     assert tmp_path / "report.html" in written
-    assert "![](figures/examples/images-sfe.png)" in (tmp_path / "report.md").read_text()
-    assert 'src="data:image/png;base64,' in (tmp_path / "report.html").read_text()
+    text, page = ((tmp_path / name).read_text() for name in ("report.md", "report.html"))
+    assert "![](figures/examples/images-sfe.png)" in text
+    assert 'src="data:image/png;base64,' in page
+    said = "Of the first seed of each estimator, with the parameters that did best on validation."
+    assert said in text
+    assert said in page
