@@ -87,6 +87,6 @@ def while_all_go_on(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def outcomes(table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each cell: task, estimator, seed, status, reason."""
+    """One row for each cell, by its key: task, estimator, seed, status, reason."""
     columns: list[Any] = ["task", "estimator", "seed", "status", "reason"]
-    return table.drop_duplicates("key")[columns].reset_index(drop=True)
+    return table.drop_duplicates("key").set_index("key")[columns]

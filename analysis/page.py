@@ -31,6 +31,7 @@ from analysis.examples import CAPTION
 from analysis.files import write_whole
 from analysis.load import FLOOR
 from analysis.page_data import Json, brightened, estimators, leading_number, page_data
+from analysis.scores import judged
 from analysis.style import colour, marker
 from analysis.tables import COLUMNS, summary
 from analysis.times import CIRCUMSTANCES
@@ -69,17 +70,18 @@ def write_page(
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     cells = table.drop_duplicates("key", keep="last")
+    became = judged(table)
     texts = {"hyperparameters", "diagnostics", *ORIGIN} - CIRCUMSTANCES.keys()
     numbers = table.drop(columns=[*texts], errors="ignore")
     data = page_data(numbers, folder) | {"floor": FLOOR, "name": folder.resolve().name}
     html = environment.get_template("page.html").render(
         data=data,
-        overview=_overview(cells),
+        overview=_overview(cells, became),
         notes=notes,
         chips={name: _chip(name) for name in estimators(table)},
         leaders={task: _leaders(own, data) for task, own in data["tasks"].items()},
         summaries={task: _summary(table, task) for task in data["tasks"]},
-        unfinished=_unfinished(cells),
+        unfinished=_unfinished(became),
         settings={task: _settings(cells[cells["task"] == task]) for task in data["tasks"]},
         origin=_origin(cells),
         examples_caption=CAPTION,
@@ -123,12 +125,12 @@ def _inline(source: str, element: str) -> Markup:
     return Markup(source)
 
 
-def _overview(cells: pd.DataFrame) -> Json:
+def _overview(cells: pd.DataFrame, became: pd.DataFrame) -> Json:
     """What there is, in numbers."""
     started = sorted(cells["started"].dropna().astype(str))
     return {
         "cells": len(cells),
-        "statuses": {str(name): int(n) for name, n in cells["status"].value_counts().items()},
+        "statuses": {str(name): int(n) for name, n in became["status"].value_counts().items()},
         "seeds": cells["seed"].nunique(),
         "days": list(dict.fromkeys(moment[:10] for moment in (started[:1] + started[-1:]))),
         "trained": _duration(cells["train_seconds"].sum()),
@@ -193,7 +195,7 @@ def _summary(table: pd.DataFrame, task: str) -> Json:
 
 
 def _unfinished(cells: pd.DataFrame) -> list[Json]:
-    """Cells that are not ok, those of one reason together, skipped ones last."""
+    """Cells that gave no score, those of one reason together, skipped ones last."""
     cells = cells[cells["status"] != "ok"]
     cells = cells.assign(reason=cells["reason"].fillna("no reason given"))
     groups = cells.groupby(["task", "estimator", "status", "reason"], sort=True)["seed"]

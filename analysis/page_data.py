@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 
 from analysis.load import FLOOR, final_rows, while_all_go_on
-from analysis.scores import SCORES, score_of
+from analysis.scores import SCORES, ended_badly, judged, score_of
 from analysis.stored import CELLS
 from analysis.style import colour, linestyle, marker
 from analysis.tables import COLUMNS
@@ -67,7 +67,9 @@ def page_data(table: pd.DataFrame, folder: Path) -> Json:
     numbers = fair.reindex(columns=[*dict.fromkeys((*KEPT, *AXES, *COLUMNS))])
     return {
         "tasks": {
-            task: _task(numbers[numbers["task"] == task], MOST // len(tasks)) for task in tasks
+            task: _task(numbers[numbers["task"] == task], MOST // len(tasks))
+            | {"lost": _lost(table, task)}
+            for task in tasks
         },
         "estimators": {name: _style(name) for name in estimators(table)},
         "cells": _cells(table, folder),
@@ -108,6 +110,12 @@ def _task(table: pd.DataFrame, most: int) -> Json:
         "means": _means(shown[shown["status"] == "ok"], in_curves),
         **_runs(shown, in_curves, most),
     }
+
+
+def _lost(table: pd.DataFrame, task: str) -> dict[str, int]:
+    """How many runs of a task gave no score, for each estimator that has any such."""
+    bad = ended_badly(table, task)
+    return {str(name): int(count) for name, count in bad[bad > 0].items()}
 
 
 def _final(final: pd.DataFrame, columns: list[str]) -> Json:
@@ -169,12 +177,13 @@ def _cells(table: pd.DataFrame, folder: Path) -> list[list[Any]]:
         for path in (folder / "cells").glob(CELLS)
     }
     last = table.drop_duplicates("key", keep="last").sort_values(["task", "estimator", "seed"])
-    tested = last["split"].eq("test")
+    tested = last["split"].eq("test") & last["status"].eq("ok")
+    statuses = last["key"].map(judged(table)["status"])
     numbers = [rounded(last[name].where(tested).astype(float)) for name in COLUMNS]
     return [
         [str(task), str(estimator), int(seed), str(status), *values, files.get(str(key))]
         for task, estimator, seed, status, key, *values in zip(
-            last["task"], last["estimator"], last["seed"], last["status"], last["key"], *numbers,
+            last["task"], last["estimator"], last["seed"], statuses, last["key"], *numbers,
             strict=True,
         )
     ]  # fmt: skip

@@ -22,10 +22,9 @@ from analysis.load import (
     end_rows,
     final_rows,
     load_results,
-    outcomes,
 )
 from analysis.page import write_page
-from analysis.scores import ENDED_BADLY, score_frame, score_of
+from analysis.scores import ENDED_BADLY, judged, score_frame, score_of
 from analysis.statistics import LEAST_SEEDS, LEAST_SEEDS_IQM, seeds_needed
 from analysis.stored import ResultsError, read_grid
 from analysis.tables import (
@@ -114,8 +113,9 @@ def overview(table: pd.DataFrame, asked: int = 0) -> list[str]:
         asked: how many cells the folder was asked for, if that is known.
     """
     cells = table.drop_duplicates("key")
-    counts = ", ".join(f"{n} {status}" for status, n in cells["status"].value_counts().items())
-    parts = [f"**{len(cells)} cells**: {counts}."]
+    statuses = judged(table)["status"].value_counts()
+    counts = ", ".join(f"{n} {status}" for status, n in statuses.items())
+    parts = [f"**{_counted(len(cells), 'cell')}**: {counts}."]
     if asked > len(cells):
         parts.append(f"{asked - len(cells)} more were asked for and are not there yet.")
     states = cells[["commit", "dirty"]].drop_duplicates()
@@ -245,22 +245,26 @@ def _add_changes(report: _Report, ends: pd.DataFrame, earlier: pd.DataFrame, aga
 
 
 def _ended_badly(table: pd.DataFrame) -> list[str]:
-    """The failed cells with their reasons."""
-    cells = outcomes(table)
+    """The cells that gave no score, with their reasons."""
+    cells = judged(table)
     bad = cells[cells["status"].isin(ENDED_BADLY)]
     if bad.empty:
         return []
     listed = bad.head(MOST_LISTED).fillna("").set_index("task").astype(str)
     more = len(bad) - len(listed)
     left_out = [f"And {more} more."] if more > 0 else []
-    return ["## Failed and diverged", markdown(listed, "task"), *left_out]
+    return ["## Cells that did not end well", markdown(listed, "task"), *left_out]
 
 
 def _seeds(frame: pd.DataFrame) -> str:
     """How many seeds the columns of a score frame have."""
     counts = frame.notna().sum()
     least, most = int(counts.min()), int(counts.max())
-    return f"{least} to {most} seeds" if least < most else f"{most} seed{'s' * (most > 1)}"
+    return f"{least} to {most} seeds" if least < most else _counted(most, "seed")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _some(values: pd.Series, most: int = 3) -> str:

@@ -27,8 +27,11 @@ SCORES = (
 LESS_IS_BETTER = frozenset(s.column for s in SCORES if not s.more_is_better) | {"decoder_calls"}
 """Of the columns that a search may go by."""
 
-ENDED_BADLY = ("failed", "diverged", "timeout")
-"""Statuses of cells that ran and gave no result."""
+NO_SCORE = "without score"
+"""What is said in place of `ok` of a cell whose score on test is not finite."""
+
+ENDED_BADLY = ("failed", "diverged", "timeout", NO_SCORE)
+"""What is said of cells that ran and gave no score."""
 
 
 def score_of(rows: pd.DataFrame) -> Score:
@@ -47,14 +50,20 @@ def score_frame(table: pd.DataFrame, task: str) -> pd.DataFrame:
     return frame.replace([np.inf, -np.inf], np.nan).dropna(axis="columns", how="all")
 
 
+def judged(table: pd.DataFrame) -> pd.DataFrame:
+    """`outcomes`, with NO_SCORE as the status of cells that are ok but for their score."""
+    cells = outcomes(table)
+    for _, rows in final_rows(table).groupby("task"):
+        column, label, _ = score_of(rows)
+        empty = rows.loc[~np.isfinite(rows[column].astype(float)), "key"]
+        cells.loc[empty, ["status", "reason"]] = NO_SCORE, f"no finite {label} on test"
+    return cells
+
+
 def ended_badly(table: pd.DataFrame, task: str) -> pd.Series:
     """How many cells of each estimator failed, diverged, or ended without a score."""
-    cells = outcomes(table[table["task"] == task])
-    bad = cells[cells["status"].isin(ENDED_BADLY)].groupby("estimator").size()
-    frame = score_frame(table, task)
-    ok = cells[cells["status"] == "ok"].groupby("estimator")["seed"].nunique()
-    empty = ok.sub(frame.notna().sum().reindex(ok.index, fill_value=0)).clip(lower=0)
-    return bad.add(empty, fill_value=0).astype(int)
+    cells = judged(table[table["task"] == task])
+    return cells["status"].isin(ENDED_BADLY).groupby(cells["estimator"]).sum().astype(int)
 
 
 def normalised(frame: pd.DataFrame, more_is_better: bool) -> pd.DataFrame:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from analysis.comparisons import score_statistics
 from analysis.files import write_whole
-from analysis.load import FLOOR, final_rows, last_rows, outcomes, start_rows
-from analysis.scores import Score, score_of
+from analysis.load import FLOOR, final_rows, last_rows, start_rows
+from analysis.scores import Score, judged, score_of
 from analysis.times import circumstances, differing
 
 COLUMNS = {
@@ -31,19 +31,23 @@ def summary(table: pd.DataFrame, task: str) -> pd.DataFrame:
     """Test metrics of a task: a row for each estimator, "mean ± standard error" over seeds.
 
     All are of the model that was best on validation, but for the score of the last one in a column
-    of its own. Cells that failed or were skipped show their status. The floors follow at the end:
-    the estimator `none`, the model that its training starts from (on validation) and chance.
-    Seconds are left out where they can't be compared: see `seconds`.
+    of its own. Among the seeds stands what became of cells that gave no score. The floors follow at
+    the end: the estimator `none`, the model that its training starts from (on validation) and
+    chance. Seconds are left out where they can't be compared: see `seconds`.
     """
     here = table[table["task"] == task]
     final = final_rows(here)
     names = [name for name in sorted(here["estimator"].unique()) if name != FLOOR]
-    rows = {name: _row(final[final["estimator"] == name]) for name in names}
-    for name in names:
-        rows[name]["seeds"] = _count(outcomes(here[here["estimator"] == name]))
     floor = here[here["estimator"] == FLOOR]
     if not floor.empty:
-        rows[FLOOR] = _row(final_rows(floor)) | {"seeds": _count(outcomes(floor))}
+        names.append(FLOOR)
+    cells = judged(here)
+    rows = {
+        name: _row(final[final["estimator"] == name])
+        | {"seeds": _count(cells[cells["estimator"] == name])}
+        for name in names
+    }
+    if not floor.empty:
         rows["start"] = _row(start_rows(floor))
     chance = here["chance"].dropna()
     if not chance.empty:
@@ -58,7 +62,8 @@ def summary(table: pd.DataFrame, task: str) -> pd.DataFrame:
         header, fmt = COLUMNS[score]
         scores = last.groupby("estimator")[score]
         place = 1 + list(frame).index(header)
-        frame.insert(place, f"last {header}", scores.apply(lambda values: _mean(values, fmt)))
+        means = scores.apply(lambda values: _mean(values.dropna(), fmt))
+        frame.insert(place, f"last {header}", means)
     return frame.fillna("")
 
 
@@ -220,7 +225,7 @@ def _mean(values: pd.Series, fmt: str) -> str:
 
 
 def _count(cells: pd.DataFrame) -> str:
-    """How many cells are ok, and what became of the others."""
+    """How many cells have a score, and what became of the others."""
     counts = cells["status"].value_counts()
     parts = [str(counts.get("ok", 0))] if counts.get("ok", 0) else []
     parts += [f"{n} {status}" for status, n in counts.items() if status != "ok"]

@@ -90,6 +90,10 @@ def test_cells_have_their_status_numbers_and_file(tmp_path: Path) -> None:
     assert cells["images", "sfe", 0][-1] is None
     assert cells["images", "theirs", 1][3:5] == ["diverged", None]
     assert len(cells) == ordinary()["key"].nunique()
+    empty = table_of(cell("images", "sfe", 0, 0.5, accuracy=np.nan), cell("images", "sfe", 1, 0.5))
+    without, with_score = page_data.page_data(empty, tmp_path)["cells"]
+    assert without[3:5] == ["without score", None]
+    assert with_score[3:5] == ["ok", 0.5]
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -98,8 +102,8 @@ def test_bad_input_gives_a_page(name: str, tmp_path: Path) -> None:
     assert "NaN" not in Reader(page).data
     expected = {
         "one seed": "With one seed nothing can be said",
-        "all failed": "no cell is ok",
-        "no number": "no cell is ok",
+        "all failed": "no cell has a score",
+        "no number": "no cell has a score",
         "unknown estimator": "of another package",
         "empty": "holds no cells",
     }

@@ -143,17 +143,27 @@ def test_nothing_but_failures_makes_a_report(tmp_path: Path) -> None:
 def test_scores_that_are_no_numbers_count_as_missing(tmp_path: Path, score: float) -> None:
     cells = [cell("game", name, seed, 0.5 + seed / 10) for name in NAMES for seed in range(3)]
     cells += [cell("game", "nvil", seed, score if seed == 1 else 0.6) for seed in range(3)]
-    write_report(write(table_of(cells), tmp_path))
+    cells += [cell("game", "gumbel", seed, score) for seed in range(3)]
+    text = text_of(table_of(cells), tmp_path)
+    assert "**15 cells**: 11 ok, 4 without score." in text
+    assert "| gumbel | 3 without score |  |  |" in text
+    assert "| nvil | 2, 1 without score | 0.600 ± 0.000 | 0.600 ± 0.000 |" in text
+    assert "| game | nvil | 1 | without score | no finite accuracy on test |" in text
+    page = (tmp_path / "report.html").read_text()
+    assert '<span class="status without score">4 without score</span>' in page
+    assert "<td>no finite accuracy on test</td>" in page
     with (tmp_path / "tables" / "game.csv").open() as file:
         rows = {row["estimator"]: row for row in csv.DictReader(file)}
-    assert (rows["nvil"]["score_seeds"], rows["nvil"]["score_ended_badly"]) == ("2", "1")
+    assert float(rows["nvil"]["score_seeds"]) == 2
+    assert float(rows["nvil"]["score_ended_badly"]) == 1
     assert float(rows["nvil"]["score_mean"]) == pytest.approx(0.6)
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_folder_without_any_scores_makes_a_report(tmp_path: Path) -> None:
     cells = [cell("game", name, seed, np.nan) for name in NAMES for seed in range(3)]
-    assert "| sfe | 3 |" in text_of(table_of(cells).assign(elbo=np.nan, loss=np.nan), tmp_path)
+    text = text_of(table_of(cells).assign(elbo=np.nan, loss=np.nan), tmp_path)
+    assert "| sfe | 3 without score |" in text
 
 
 @pytest.mark.usefixtures("undrawn")
