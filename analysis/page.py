@@ -169,7 +169,11 @@ def _svg(outline: Outline, scale: float) -> str:
 
 
 def _leaders(task: Json, data: Json, count: int = 3) -> Json:
-    """The best few estimators of a task by its score, the floor left out."""
+    """The best few estimators of a task by its score, with how many runs each lost.
+
+    The floor is left out, and so is what lost a run, unless all did: the mean of its others
+    flatters it.
+    """
     score = task["score"]
     if score is None:
         return {"label": None, "best": []}
@@ -180,8 +184,13 @@ def _leaders(task: Json, data: Json, count: int = 3) -> Json:
         for name, own in task["final"].items()
         if name != FLOOR and own[score][0] is not None
     }
-    best = sorted(means, key=lambda name: sign * means[name])[:count]
-    return {"label": label, "best": [(name, format(means[name], fmt)) for name in best]}
+    lost = task["lost"]
+    whole = [name for name in means if name not in lost]
+    best = sorted(whole or means, key=lambda name: sign * means[name])[:count]
+    return {
+        "label": label,
+        "best": [(name, format(means[name], fmt), lost.get(name, 0)) for name in best],
+    }
 
 
 def _summary(table: pd.DataFrame, task: str) -> Json:

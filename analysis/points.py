@@ -52,17 +52,18 @@ def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
 def score_against_calls(table: pd.DataFrame, task: str, axes: Axes) -> None:
     """Test score against decoder calls for each example, as means with the Pareto front.
 
-    The estimators on the front are filled: no other scores as well for as few calls.
+    The estimators on the front are filled: no other scores as well for as few calls. What lost runs
+    is not on it: how many failed, diverged or gave no score stands beside the point.
     """
     rows = final_rows(table[table["task"] == task])
-    _score_against(rows, "decoder_calls", task, axes)
+    _score_against(rows, "decoder_calls", ended_badly(table, task), task, axes)
     axes.set_xlabel("decoder calls for each example")
 
 
 def score_against_seconds(table: pd.DataFrame, task: str, axes: Axes) -> None:
     """The same against seconds of training, of cells that ran under equal circumstances."""
     rows, note = under_equal_circumstances(final_rows(table[table["task"] == task]))
-    _score_against(rows, "train_seconds", task, axes, note)
+    _score_against(rows, "train_seconds", ended_badly(table, task), task, axes, note)
     axes.set_xlabel("seconds of training")
 
 
@@ -225,21 +226,30 @@ def _limits(frame: pd.DataFrame) -> tuple[float, float]:
     return float(left - margin), float(right + margin)
 
 
-def _score_against(rows: pd.DataFrame, cost: str, task: str, axes: Axes, note: str = "") -> None:
+def _score_against(
+    rows: pd.DataFrame, cost: str, bad: pd.Series, task: str, axes: Axes, note: str = ""
+) -> None:
     column, label, more_is_better = score_of(rows)
     rows = rows[np.isfinite(rows[column])]
     floor = rows.loc[rows["estimator"] == FLOOR, column].mean()
     rows = rows[(rows["estimator"] != FLOOR) & (rows[cost] > 0)]
     means = rows.groupby("estimator")[[cost, column]].mean()
-    front = pareto_front(means[cost], means[column] * (1 if more_is_better else -1))
+    whole = means.loc[[name for name in means.index if not bad[name]]]
+    front = pareto_front(whole[cost], whole[column] * (1 if more_is_better else -1))
     groups = {str(name): own for name, own in rows.groupby("estimator")}
     for name in ordered(groups):
-        own, on_front = groups[name], name in front
+        x, y = map(float, means.loc[name])
+        on_front = name in front
         axes.errorbar(
-            own[cost].mean(), own[column].mean(), yerr=_error(own[column]), color=colour(name),
-            marker=marker(name), markerfacecolor=colour(name) if on_front else "white",
-            elinewidth=0.7, linestyle="none", label=name, zorder=3 if on_front else 2,
+            x, y, yerr=_error(groups[name][column]), color=colour(name), marker=marker(name),
+            markerfacecolor=colour(name) if on_front else "white", elinewidth=0.7,
+            linestyle="none", label=name, zorder=3 if on_front else 2,
         )  # fmt: skip
+        if bad[name]:
+            axes.annotate(
+                f"{bad[name]} ✕", (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6,
+                color=colour(name),
+            )  # fmt: skip
     best = means.loc[front].sort_values(cost)
     axes.step(best[cost], best[column], where="post", color=GREY, linewidth=0.9, zorder=1)
     logarithmic(axes.xaxis)

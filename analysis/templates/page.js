@@ -91,6 +91,7 @@ function drawScores({ task: name, names, metric: column }) {
   }
   const { label, format, better } = data.metrics[column];
   caption.textContent = `Test ${label}: mean ± standard error over seeds, and each seed beside it.` + (better ? ` ${better === "more" ? "More" : "Less"} is better: the best on top.` : "");
+  if (shown.some((one) => one in task.lost)) caption.textContent += " ✕ counts runs that failed, diverged or gave no score.";
   const sign = better === "less" ? -1 : 1;
   const ordered = shown.toSorted((a, b) => sign * (task.final[a][column][0] - task.final[b][column][0]));
   const runs = data.cells.filter((cell) => cell[0] === name && cell[COLUMN[column]] !== null);
@@ -113,7 +114,7 @@ function drawScores({ task: name, names, metric: column }) {
   });
   draw("scores", traces, {
     height: 90 + LINE * ordered.length, ...range(task, column, ordered, label),
-    yaxis: { tickmode: "array", tickvals: ordered.map((_, row) => row), ticktext: ordered.map(plain), range: [-0.7, ordered.length - 0.4], fixedrange: true },
+    yaxis: { tickmode: "array", tickvals: ordered.map((_, row) => row), ticktext: ordered.map((one) => plain(one) + (one in task.lost ? ` (${task.lost[one]} ✕)` : "")), range: [-0.7, ordered.length - 0.4], fixedrange: true },
     shapes: chanceLine(task, column, "x"),
   });
 }

@@ -245,6 +245,20 @@ def test_the_front_takes_less_for_better_where_the_score_is_a_cost(axes: Axes) -
     assert filled == {"dense", "rloo", "sfe"}
 
 
+@pytest.mark.parametrize("draw", [score_against_calls, score_against_seconds])
+def test_what_lost_a_run_is_not_on_the_front(draw: figures.Draw, axes: Axes) -> None:
+    cells = [cell("game", "sfe", s, score) for s, score in enumerate([0.4, 0.6])]
+    cells += [cell("game", "gumbel", 0, 0.9), cell("game", "gumbel", 1, 0, status="diverged")]
+    draw(table_of(cells), "game", axes)
+    filled = {bar.get_label(): bar.lines[0].get_markerfacecolor() for bar in axes.containers}
+    assert filled == {"sfe": colour("sfe"), "gumbel": "white"}
+    assert [text.get_text() for text in axes.texts] == ["1 ✕"]
+    (front,) = (line for line in axes.lines if line.get_drawstyle() == "steps-post")
+    assert list(front.get_ydata()) == [0.5]
+    (bar,) = axes.containers[0].lines[2]
+    assert bar.get_segments()[0][:, 1] == pytest.approx([0.4, 0.6])  # 0.1 is the standard error
+
+
 def test_rate_and_distortion_are_means(axes: Axes) -> None:
     table = table_of(cell("bitvector", "sfe", seed, rate) for seed, rate in enumerate([1.0, 3.0]))
     rate_against_distortion(table, "bitvector", axes)

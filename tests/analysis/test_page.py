@@ -110,6 +110,23 @@ def test_bad_input_gives_a_page(name: str, tmp_path: Path) -> None:
     assert expected[name] in page
 
 
+def best_on_the_card(table: pd.DataFrame, folder: Path) -> list[str]:
+    """The names on the card of `images`."""
+    text = write_page(folder, table, [], {}).read_text()
+    card = text.split('value="images"')[1].split("</label>")[0]
+    return re.findall(r"</svg> (.+?)</span>", card)
+
+
+def test_what_lost_a_run_is_not_among_the_best_unless_all_did(tmp_path: Path) -> None:
+    lost = [cell("images", name, 2, 0, "diverged") for name in ("sfe", "dense")]
+    table = table_of(cell("images", "rloo", 0, 0.3), *lost)
+    assert best_on_the_card(ordinary(), tmp_path) == ["dense", "sfe"]
+    assert best_on_the_card(pd.concat([ordinary(), table]), tmp_path) == ["rloo"]
+    table = table[table["estimator"] != "rloo"]
+    names = ["dense (1 ✕)", "theirs (1 ✕)", "sfe (1 ✕)"]
+    assert best_on_the_card(pd.concat([ordinary(), table]), tmp_path) == names
+
+
 def test_many_rows_are_thinned_and_many_seeds_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

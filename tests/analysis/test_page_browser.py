@@ -106,10 +106,13 @@ def page(ordinary_page: Page) -> Page:
 
 
 def test_the_filters_change_the_plots(page: Page) -> None:
-    assert page.ranks() == ["dense", "theirs", "sfe", "none"]
+    assert page.ranks() == ["dense", "theirs (1 ✕)", "sfe", "none"]
     assert page.curves() == ["dense", "sfe", "theirs", "none"]
     page.click("input[value=dense]")
-    assert page.ranks() == ["theirs", "sfe", "none"]
+    assert page.ranks() == ["theirs (1 ✕)", "sfe", "none"]
+    assert page.run("return document.getElementById('scores-caption').innerText").endswith(
+        "✕ counts runs that failed, diverged or gave no score."
+    )
     assert page.curves() == ["sfe", "theirs", "none"]
     assert page.column(SUMMARY, 0) == ["sfe", "theirs", "none", "start", "chance"]
     assert "dense" not in page.column("#cells", 0)
