@@ -1,5 +1,6 @@
 """The report of a results folder: `report.md`, with tables and figures beside it."""
 
+import itertools
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ from analysis.tables import (
     summary,
     write_table,
 )
-from analysis.times import told
+from analysis.times import differing_code, told
 
 MOST_LISTED = 50
 """Most failed cells that the report lists."""
@@ -149,18 +150,40 @@ def notes(table: pd.DataFrame) -> list[str]:
             f"{mixed}: times are compared between equals only, in a table of seconds split by "
             "circumstances, and figures over seconds show those of most cells."
         )
+    codes = {}
     for task, cells in ok.drop_duplicates("key").groupby("task"):
-        differ = [
-            name for name in ("profile", "dataset", "latent_size") if cells[name].nunique() > 1
-        ]
-        if differ:
-            found.append(f"Cells of {task} differ in {', '.join(differ)}: they can't be compared.")
-        twice = int(cells.duplicated(["estimator", "seed"]).sum())
-        if twice:
-            found.append(
-                f"{twice} cells of {task} are there again with other settings: those of one "
-                "estimator and seed count once, as their mean, in comparisons."
-            )
+        found += _notes_on(str(task), cells)
+        codes[str(task)] = differing_code(cells)
+    if several := [task for task, words in codes.items() if words]:
+        words = dict.fromkeys(itertools.chain(*codes.values()))
+        found.append(
+            f"Cells of {', '.join(several)} differ in {', '.join(words)}: they are of several runs "
+            "of the program, whose seconds may not be comparable."
+        )
+    return found
+
+
+def _notes_on(task: str, cells: pd.DataFrame) -> list[str]:
+    """The same of the cells of one task that are ok, a row for each."""
+    found = []
+    differ = [name for name in ("profile", "dataset", "latent_size") if cells[name].nunique() > 1]
+    if differ:
+        found.append(f"Cells of {task} differ in {', '.join(differ)}: they can't be compared.")
+    usual = cells["numerics"].mode().max()
+    others = cells[cells["numerics"] != usual].groupby("numerics")["estimator"]
+    if len(others):
+        versions = "; ".join(f"{version} of {_some(names)}" for version, names in others)
+        found.append(
+            f"Cells of {task} are of several versions of the numerics, {versions}; {usual} of all "
+            "others: docs/NUMERICS.md says what changed between them."
+        )
+    twice = int(cells.duplicated(["estimator", "seed"]).sum())
+    if twice:
+        found.append(
+            f"{_counted(twice, 'cell')} of {task} {'are' if twice > 1 else 'is'} there again with "
+            "other settings: those of one estimator and seed count once, as their mean, in "
+            "comparisons."
+        )
     return found
 
 

@@ -13,6 +13,18 @@ CIRCUMSTANCES = {
 """Columns that must be equal, and how each is said."""
 
 
+CODE = {
+    "commit": "commit", "dirty": "changed files", "torch": "torch", "numba": "numba",
+    "python": "Python", "packages": "packages",
+}  # fmt: skip
+"""Columns that say by what code times were taken, and how each is said."""
+
+
+def differing_code(rows: pd.DataFrame) -> list[str]:
+    """What the code differs in that rows were made by, in words."""
+    return [word for name, word in CODE.items() if rows[name].nunique(dropna=False) > 1]
+
+
 def differing(rows: pd.DataFrame) -> list[str]:
     """The circumstances in which rows differ."""
     return [name for name in CIRCUMSTANCES if rows[name].nunique(dropna=False) > 1]

@@ -10,7 +10,7 @@ from analysis.files import write_whole
 from analysis.load import load_timing, outcomes
 from analysis.points import timed_steps
 from analysis.tables import markdown, write_table
-from analysis.times import under_equal_circumstances
+from analysis.times import differing_code, under_equal_circumstances
 
 _METHOD = (
     "Milliseconds of a training step, data and optimizer included and evaluation left out: median "
@@ -18,12 +18,6 @@ _METHOD = (
     "weights that training starts from: sparse supports are at their largest, and later steps "
     "faster. Decoder calls are for each example."
 )
-
-_CODE = {
-    "commit": "commit", "dirty": "changed files", "torch": "torch", "numba": "numba",
-    "python": "Python", "packages": "packages",
-}  # fmt: skip
-"""Columns that say by what code times were taken, and how each is said."""
 
 
 def times_of_steps(table: pd.DataFrame, task: str) -> pd.DataFrame:
@@ -99,10 +93,9 @@ def _where(rows: pd.DataFrame, left_out: str) -> str:
     commits = rows["commit"].dropna().astype(str).str[:10]
     said = f"{first['machine']}, {first['device']}, torch {_all(rows['torch'])}, threads: "
     said += f"{first['threads']}, commit {_all(commits)}."
-    differing = [word for name, word in _CODE.items() if rows[name].nunique(dropna=False) > 1]
-    if differing:
+    if differ := differing_code(rows):
         said += (
-            f" Cells differ in {', '.join(differing)}: these are not times of one code. `--force` "
+            f" Cells differ in {', '.join(differ)}: these are not times of one code. `--force` "
             "takes them all anew."
         )
     return f"{said} Of {left_out}." if left_out else said

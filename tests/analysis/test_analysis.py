@@ -35,7 +35,8 @@ def rows_of(
         "command": "run_bench.py",
         "hyperparameters": json.dumps(SETTINGS), "threads": 1, "device": "cpu",
         "cells_beside": 1, "machine": "one", "profile": "quick", "dataset": "digits",
-        "latent_size": 10, "commit": "abc", "dirty": False,
+        "latent_size": 10, "commit": "abc", "dirty": False, "numerics": 4, "torch": "2.13",
+        "numba": None, "python": "3.12", "packages": "{}",
     }  # fmt: skip
     if status != "ok":
         return [common | {"chance": None}]
@@ -129,6 +130,21 @@ def test_the_report_says_what_forbids_a_comparison(table: pd.DataFrame) -> None:
     (note,) = notes(table.assign(unsolved=[0.25] + [0.0] * (len(table) - 1)))
     assert note.startswith("In 1 cells (sfe) a sparse mapping stopped short of its tolerance")
     assert "25.0%" in note
+
+
+def test_the_report_says_which_cells_are_of_another_version(table: pd.DataFrame) -> None:
+    (note,) = notes(table.assign(numerics=4 + 2 * (table["estimator"] == "sfe")))
+    assert note.startswith(
+        "Cells of ssvae are of several versions of the numerics, 6 of sfe; 4 of all others:"
+    )
+    assert notes(table.assign(numerics=4 + 2 * (table["status"] != "ok"))) == []
+    (note,) = notes(table.assign(commit=table["key"], torch=table["key"]))
+    assert note == (
+        "Cells of ssvae differ in commit, torch: they are of several runs of the program, whose "
+        "seconds may not be comparable."
+    )
+    other_task = table.assign(task="game", key="game" + table["key"], numerics=6, commit="def")
+    assert notes(pd.concat([table, other_task])) == []
 
 
 def test_a_task_of_another_package_is_judged_by_what_it_has(table: pd.DataFrame) -> None:
