@@ -87,14 +87,30 @@ def best_estimators(table: pd.DataFrame, task: str) -> list[str]:
 
     Over the seeds that all candidates have. No candidates are the floor, what failed or diverged on
     any seed, as the mean over the seeds that ended flatters it, and what has too few seeds. Empty
-    if nothing can be said.
+    if nothing can be said: `why_none_is_best` says why.
     """
-    frame = _oriented(table, task).drop(columns=FLOOR, errors="ignore")
-    bad = ended_badly(table, task).reindex(frame.columns).fillna(0)
-    frame = frame.loc[:, (bad == 0) & (frame.notna().sum() >= LEAST_SEEDS)].dropna()
+    frame = _candidates(table, task).dropna()
     if frame.shape[1] < 2 or len(frame) < LEAST_SEEDS:
         return []
     return list(frame.columns[could_be_best(frame.to_numpy(float))])
+
+
+def why_none_is_best(table: pd.DataFrame, task: str) -> str:
+    """Why `best_estimators` is empty, in words."""
+    seeds = score_frame(table, task).drop(columns=FLOOR, errors="ignore").notna().sum()
+    takes = f"that takes two estimators with {LEAST_SEEDS} seeds at least"
+    if (seeds >= LEAST_SEEDS).sum() < 2:
+        return takes
+    if _candidates(table, task).shape[1] < 2:
+        return f"{takes} and no run that failed, diverged or gave no score"
+    return f"those that could be have fewer than {LEAST_SEEDS} seeds in common"
+
+
+def _candidates(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Scores of those that can be called best, more being better."""
+    frame = _oriented(table, task).drop(columns=FLOOR, errors="ignore")
+    bad = ended_badly(table, task).reindex(frame.columns).fillna(0)
+    return frame.loc[:, (bad == 0) & (frame.notna().sum() >= LEAST_SEEDS)]
 
 
 def differences(table: pd.DataFrame, task: str, baseline: str) -> pd.DataFrame:

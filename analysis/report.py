@@ -14,6 +14,7 @@ from analysis.comparisons import (
     choose_baseline,
     differences,
     over_tasks,
+    why_none_is_best,
 )
 from analysis.examples import examples_section, save_examples
 from analysis.figures import save_figures
@@ -118,17 +119,20 @@ def overview(table: pd.DataFrame, asked: int = 0) -> list[str]:
     counts = ", ".join(f"{n} {status}" for status, n in statuses.items())
     parts = [f"**{_counted(len(cells), 'cell')}**: {counts}."]
     if asked > len(cells):
-        parts.append(f"{asked - len(cells)} more were asked for and are not there yet.")
+        more = asked - len(cells)
+        said = "was asked for and is" if more == 1 else "were asked for and are"
+        parts.append(f"{more} more {said} not there yet.")
     states = cells[["commit", "dirty"]].drop_duplicates()
     commits = [
         f"{str(commit)[:10]}{' with changed files' if dirty else ''}"
         for commit, dirty in states.itertuples(index=False)
         if isinstance(commit, str)
     ]
+    commands = "`" + cells["command"].dropna().astype(str) + "`"
     made = [
         f"Profile {_some(cells['profile'])}, {_some(cells['dataset'])}.",
         f"Commit {_some(pd.Series(commits))}." if commits else "",
-        f"Made by {_some('`' + cells['command'].astype(str) + '`')}.",
+        f"Made by {_some(commands)}." if len(commands) else "",
     ]
     return [" ".join(parts), " ".join(part for part in made if part)]
 
@@ -141,8 +145,8 @@ def notes(table: pd.DataFrame) -> list[str]:
         cells = unsolved.drop_duplicates("key")
         names = ", ".join(sorted(cells["estimator"].unique()))
         found.append(
-            f"In {len(cells)} cells ({names}) a sparse mapping stopped short of its tolerance, for "
-            f"up to {unsolved['unsolved'].max():.1%} of the rows of an evaluation."
+            f"In {_counted(len(cells), 'cell')} ({names}) a sparse mapping stopped short of its "
+            f"tolerance, for up to {unsolved['unsolved'].max():.1%} of the rows of an evaluation."
         )
     ok = table[table["status"] == "ok"]
     if mixed := told(ok):
@@ -199,7 +203,7 @@ def _add_task(report: _Report, rows: pd.DataFrame, task: str, baseline: str | No
         bold = (
             f"Bold: not ruled out as the best expected {header}, at 95% for all together."
             if best
-            else f"Nothing is bold: that takes two estimators with {LEAST_SEEDS} seeds at least."
+            else f"Nothing is bold: {why_none_is_best(ends, task)}."
         )
         report.parts.append(f"Test scores, mean ± standard error over {_seeds(frame)}. {bold}")
     times = seconds(ends, task)
@@ -223,8 +227,8 @@ def _add_differences(report: _Report, ends: pd.DataFrame, task: str, baseline: s
         said = f"Minus `{baseline}` at the same seeds; no interval below {LEAST_SEEDS} seeds."
     if most < needed:
         said += (
-            f" No difference is called real: of {len(found)} comparisons none can be significant "
-            f"with fewer than {needed} seeds, whatever the scores."
+            f" No difference is called real: of {_counted(len(found), 'comparison')} none can be "
+            f"significant with fewer than {needed} seeds, whatever the scores."
         )
         shown = shown.drop(columns=["p", "statement"])
     report.parts.append(said)
@@ -239,9 +243,9 @@ def _add_comparison_over_tasks(report: _Report, ends: pd.DataFrame, baseline: st
         return
     seeds, tasks = int(found["seeds"].iloc[0]), int(found["tasks"].iloc[0])
     said = (
-        f"Estimators that ran on all {tasks} tasks, over the {seeds} seeds at which all of them "
-        "ended; 95% intervals are over seeds. Interquartile means are of scores between 0, the "
-        "worst mean on a task, and 1, the best."
+        f"Estimators that ran on all {tasks} tasks, over the {_counted(seeds, 'seed')} at which "
+        "all of them ended; 95% intervals are over seeds. Interquartile means are of scores "
+        "between 0, the worst mean on a task, and 1, the best."
     )
     if seeds < LEAST_SEEDS:
         said += f" No interval below {LEAST_SEEDS} seeds."

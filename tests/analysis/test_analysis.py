@@ -128,7 +128,7 @@ def test_the_report_says_what_forbids_a_comparison(table: pd.DataFrame) -> None:
         (note,) = notes(mixed)
         assert f"({column}: 1, 2): times are compared between equals only" in note
     (note,) = notes(table.assign(unsolved=[0.25] + [0.0] * (len(table) - 1)))
-    assert note.startswith("In 1 cells (sfe) a sparse mapping stopped short of its tolerance")
+    assert note.startswith("In 1 cell (sfe) a sparse mapping stopped short of its tolerance")
     assert "25.0%" in note
 
 

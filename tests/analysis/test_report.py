@@ -123,11 +123,31 @@ def test_one_seed_of_an_unknown_estimator_makes_a_report(tmp_path: Path) -> None
     table = grid(["game", "bitvector"], ["theirs", "dense"], 1)
     text = text_of(table, tmp_path)
     assert "over 1 seed." in text
+    assert "over the 1 seed at which all of them ended" in text
+    assert "of 1 comparison none can be significant" in text
     assert "Nothing is bold: that takes two estimators with 3 seeds" in text
     assert "no interval below 3 seeds" in text
     assert "±" not in text.replace("mean ± standard error", "")
     assert "[" not in "".join(line for line in text.splitlines() if line.startswith("| "))
     assert len(list((tmp_path / "figures").glob("*.png"))) == 10
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_cell_without_a_command_makes_a_report(tmp_path: Path) -> None:
+    text = text_of(table_of([cell("game", "sfe", 0, 0.5, command=None)]), tmp_path)
+    assert "**1 cell**: 1 ok." in text
+    assert "Made by" not in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_report_says_why_nothing_is_bold(tmp_path: Path) -> None:
+    cells = [cell("game", name, seed, 0.5) for name in ("sfe", "rloo") for seed in range(3)]
+    lost = [cell("game", name, 3, 0.5, status="diverged") for name in ("sfe", "rloo")]
+    text = text_of(table_of([*cells, *lost]), tmp_path)
+    assert "3 seeds at least and no run that failed, diverged or gave no score." in text
+    later = [cell("game", "rloo", seed, 0.5) for seed in (3, 4, 5)]
+    text = text_of(table_of([*cells[:3], *later]), tmp_path)
+    assert "Nothing is bold: those that could be have fewer than 3 seeds in common." in text
 
 
 def test_nothing_but_failures_makes_a_report(tmp_path: Path) -> None:
@@ -181,7 +201,7 @@ def test_a_folder_that_is_still_written_tells_what_is_missing(tmp_path: Path) ->
     write_cells(table, tmp_path)
     ask(tmp_path, *table["key"].unique(), "later")
     text = write_report(tmp_path)[0].read_text()
-    assert "**6 cells**: 6 ok. 1 more were asked for and are not there yet." in text
+    assert "**6 cells**: 6 ok. 1 more was asked for and is not there yet." in text
     ask(tmp_path, "later")
     with pytest.raises(ResultsError, match="holds none of the cells that it was asked for yet"):
         write_report(tmp_path)
