@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.shapes import check_costs, check_estimate, check_proposal
 from estimators.base import Estimator, Proposal
 from estimators.distributions import Categorical
 from estimators.sampler import Sampler
@@ -32,9 +33,15 @@ class CountedCost:
     calls: Counter[Purpose] = field(default_factory=Counter)
 
     def __call__(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
-        """Costs (N,), in nats, of assignments z (N, ...) for rows (N,) of the context."""
+        """Costs (N,), in nats, of assignments z (N, ...) for rows (N,) of the context.
+
+        Raises:
+            ShapeError: the task gives them in another shape.
+        """
         self.calls[self.purpose] += len(row)
-        return self.task.cost(context, z, row)
+        costs = self.task.cost(context, z, row)
+        check_costs(self.task, costs, len(row))
+        return costs
 
     def recount(self, calls: int, purpose: Purpose) -> None:
         """Say that some of the calls were for another purpose."""
@@ -130,9 +137,13 @@ def latent_loss(
     """The weighted mean of E_q[f] − λ H(q) over rows, and the mean cost of those with a label.
 
     Both go through the decoder together: one run of more rows is faster than two.
+
+    Raises:
+        ShapeError: the task or the estimator gives a tensor of a wrong shape.
     """
     q = estimator.distribution(encoding.scores)
     proposal = estimator.propose(q, encoding.features, sampler)
+    check_proposal(estimator, proposal)
     rows, count = len(encoding.scores), len(proposal.row)
     scale = task.latent_weight / rows
     everything = _scaled(proposal, scale)
@@ -143,6 +154,7 @@ def latent_loss(
     cost.recount(len(of_labels), "supervised")
     known = of_labels.sum() / max(1, len(of_labels))
     estimate = estimator.combine(q, proposal, costs.detach())
+    check_estimate(estimator, estimate, rows, count)
     if term is None:
         if estimate.decoder_weight is None:
             raise TypeError("neither the proposal nor the estimate has decoder weights")

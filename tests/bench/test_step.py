@@ -1,5 +1,6 @@
 """The training step sends each gradient where the weights say, in chunks or at once."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import step
+from bench.shapes import ShapeError
 from bench.step import CountedCost, NotFiniteError, evaluate_costs, latent_loss, training_loss
 from estimators.base import Estimate, Estimator, Latent, Proposal
 from estimators.registry import all_estimators
@@ -100,6 +102,70 @@ def test_late_weights_with_a_path_are_refused() -> None:
     late = Proposal(z, torch.tensor([0, 0, 1, 2, 2, 3, 3]), None, pathwise_weight=weight)
     with pytest.raises(TypeError, match="has to give decoder weights"):
         evaluate_costs(counted, context, late)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """With a dimension too many, which broadcasts."""
+    return tensor[:, None].expand(-1, 2)
+
+
+class Misshapen(ScoreFunction):
+    """Gives one tensor, "propose z" say, with a dimension too many or of twice the length."""
+
+    wrong = ""
+
+    def changed(self, method: str, given: Proposal | Estimate) -> dict[str, Tensor]:
+        of, _, part = self.wrong.partition(" ")
+        if of != method:
+            return {}
+        right = getattr(given, part)
+        if right is None:  # of an estimate
+            right = given.surrogate  # type: ignore[union-attr]
+        return {part: right.repeat(2) if part == "z" else wide(right)}
+
+    def propose(self, q: object, features: Tensor, sampler: Sampler) -> Proposal:
+        right = super().propose(q, features, sampler)  # type: ignore[arg-type]
+        right = replace(right, pathwise_weight=right.decoder_weight)
+        return replace(right, **self.changed("propose", right))  # type: ignore[arg-type]
+
+    def combine(self, q: object, proposal: Proposal, costs: Tensor) -> Estimate:
+        right = super().combine(q, proposal, costs)  # type: ignore[arg-type]
+        return replace(right, **self.changed("combine", right))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("propose row", "(6, 2), not (6,)"),
+        ("propose z", "(12,), not (6,)"),
+        ("propose decoder_weight", "(6, 2), not (6,)"),
+        ("propose pathwise_weight", "(6, 2), not (6,)"),
+        ("combine objective", "(6, 2), not (6,)"),
+        ("combine surrogate", "(6, 2), not (6,)"),
+        ("combine decoder_weight", "(6, 2), not (6,)"),
+        ("combine own_loss", "(6, 2), not ()"),
+    ],
+)
+def test_a_tensor_of_a_wrong_shape_is_refused_with_who_gave_it(
+    wrong: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task("signal_game", batch_size=6)
+    encoding = task.encode(task.training_batch(0, Streams(0)))
+    estimator = Misshapen.make(Latent(task.family, task.size, task.features))
+    monkeypatch.setattr(Misshapen, "wrong", wrong)
+    with pytest.raises(ShapeError) as error:
+        latent_loss(task, estimator, CountedCost(task), encoding, NO_SAMPLER, 1.0)
+    method, part = wrong.split()
+    assert str(error.value) == f"{method} of sfe gives {part} of shape {said}"
+
+
+def test_costs_with_a_dimension_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task("signal_game")
+    encoding = task.encode(task.training_batch(0, Streams(0)))
+    right, row = task.cost, torch.tensor([0, 0, 1])
+    monkeypatch.setattr(task, "cost", lambda *given: right(*given)[:, None])
+    with pytest.raises(ShapeError, match=r"cost of signal_game gives costs of shape \(3, 1\)"):
+        CountedCost(task)(encoding.context, row, row)
 
 
 def test_the_entropy_weight_of_the_training_takes_the_place_of_the_tasks() -> None:
