@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from bench.errors import UserError
 from estimators.base import Estimator, Latent
 from estimators.registry import all_estimators
 from tasks.base import Task
@@ -17,6 +18,9 @@ from tasks.streams import derive_seed
 
 Settings = dict[str, Any]
 
+SET_BY_CONSTRUCTORS = ("size", "activation_size", "steps_per_epoch")
+"""Attributes of a task that have no value by default, and that it can have from its settings."""
+
 
 def build_task(
     name: str, settings: Settings, batch_size: int, seed: int, data_dir: Path | None
@@ -24,6 +28,7 @@ def build_task(
     """A task with its data, and with the initial parameters that all estimators share at a seed.
 
     Raises:
+        UserError: the task's constructor leaves out what it has to set.
         DataError: a data set is missing or damaged, or too small for the settings.
     """
     task_class = all_tasks()[name]
@@ -31,6 +36,9 @@ def build_task(
     data = load_dataset(validated.dataset, data_dir)
     with _seeded(seed, "parameters"):
         task = task_class(data, validated, batch_size)
+    unset = [attribute for attribute in SET_BY_CONSTRUCTORS if not hasattr(task, attribute)]
+    if unset:
+        raise UserError(f"the constructor of task {name} sets no {', '.join(unset)}")
     if task.steps_per_epoch < 1:
         raise DataError(
             f"{name} on {data.name} has fewer rows than a batch of {batch_size}: lower the "

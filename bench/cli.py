@@ -13,6 +13,7 @@ from bench.cli_options import Grid, results_errors
 from bench.cli_output import Output
 from bench.cli_tune import SearchGrid, Tuning
 from bench.errors import UserError, unknown
+from registering import RegistrationError
 
 if TYPE_CHECKING:
     from analysis.schema import KindName
@@ -303,7 +304,7 @@ def main() -> None:
     except CycloptsError as error:
         print(f"error: {' '.join(str(error).split())}; see run_bench.py --help", file=sys.stderr)
         code = 2
-    except UserError as error:
+    except (UserError, RegistrationError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except BrokenPipeError:  # whoever read the output has gone

@@ -17,6 +17,9 @@ from tasks.streams import Streams
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+Metric = Literal["accuracy", "elbo", "nll", "loss"]
+"""A column of the results table that a task can be judged by."""
+
 Context = tuple[Tensor, ...]
 """What the cost reads beside z: tensors with a row for each example, computed once a batch. They
 may carry a graph. Whatever else is random in a cost has been drawn into them, so that within a
@@ -77,8 +80,8 @@ class Task(nn.Module, ABC):
     is_likelihood: ClassVar[bool]
     """The cost is −log p(x | z): evaluation reports an ELBO, with a uniform prior on z."""
 
-    metrics: ClassVar[tuple[str, ...]]
-    """Columns of the results table that it is judged by, the one that a search goes by first."""
+    metrics: ClassVar[tuple[Metric, ...]]
+    """What it is judged by, the one that a search goes by first."""
     searched_training: ClassVar[frozenset[str]] = frozenset()
     """Settings of training that a search varies on this task, beside the learning rate."""
 
