@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.cells import Planned, cell_latent
-from bench.errors import UserError
+from bench.errors import UserError, unknown
 from bench.gradients import GradientSettings
 from bench.profiles import Profile, validated
 from estimators.base import Estimator, Latent
@@ -73,7 +73,8 @@ def _variants(item: Planned, calls: Sequence[int], data_dir: Path | None) -> lis
     found = [item]
     for setting, value in _turned(estimator, latent, base, calls):
         chosen = base | {setting: value}
-        refusal = estimator.refusal(latent, estimator.Settings(**chosen))
+        settings = validated(estimator.Settings, chosen, f"knob of {cell.estimator}")
+        refusal = estimator.refusal(latent, settings)
         if value != base[setting] and refusal is None:
             gradients = {**(cell.gradients or {}), "knob": {setting: value}}
             turned = replace(cell, estimator_settings=chosen, gradients=gradients)
@@ -89,6 +90,9 @@ def _turned(
         for wanted in calls:
             yield from ((SAMPLES, n) for n in _samples(estimator, latent, base, wanted))
     for knob in estimator.knobs:
+        if knob.setting not in base:
+            listing = f"there are {', '.join(base)}" if base else "it has none"
+            raise unknown(f"setting for a knob of {estimator.name}", knob.setting, base, listing)
         kind = type(base[knob.setting])
         yield from ((knob.setting, kind(value)) for value in knob.values)
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from bench.cells import cell_latent, plan
+from bench.errors import UserError
 from bench.gradient_plan import plan_gradients
 from bench.profiles import Profile
+from estimators.base import Knob
 from estimators.registry import all_estimators
 
 
@@ -42,6 +44,26 @@ def test_every_setting_is_turned_by_itself(profile: Profile) -> None:
     assert set(turned(profile, "bitvector", "gumbel")) == {"samples", "initial"}
     assert set(turned(profile, "bitvector", "nvil")) == {"samples", "decay"}
     assert [s["k"] for s in turned(profile, "bitvector", "topk-sparsemax")["k"]] == [2]  # not 50
+
+
+@pytest.mark.parametrize(
+    ("knob", "said"),
+    [
+        (
+            Knob("decays", (0.5,)),
+            "no setting for a knob of sfe-ma 'decays': did you mean 'decay'? ",
+        ),
+        (Knob("decay", (0.5, 2)), "knob of sfe-ma: decay = 2.0: input should be less than"),
+    ],
+)
+def test_a_wrong_knob_is_told_in_a_line(
+    profile: Profile, knob: Knob, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(all_estimators()["sfe-ma"], "knobs", (knob,))
+    with pytest.raises(UserError) as error:
+        turned(profile, "bitvector", "sfe-ma")
+    assert str(error.value).startswith(said)
+    assert "\n" not in str(error.value)
 
 
 def test_all_are_measured_on_the_batches_of_the_model(profile: Profile) -> None:
