@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 MOST = 1000
-"""Most seeds, jobs or threads: more is a slip of the keyboard."""
+"""Most jobs or threads: more is a slip of the keyboard."""
 
 GRID_ALONE = ("retry", "force", "grid_time_limit", "executor")
 """Options that have no meaning for a search."""
@@ -94,10 +94,12 @@ class Grid:
         Raises:
             UserError: an option is wrong.
         """
-        for name in ("seeds", "jobs", "threads"):
+        from bench.profiles import MOST_SEEDS
+
+        for name, most in (("seeds", MOST_SEEDS), ("jobs", MOST), ("threads", MOST)):
             value = getattr(self, name)
-            if value is not None and not 1 <= value <= MOST:
-                raise UserError(f"--{name} {value}: give 1 to {MOST}")
+            if value is not None and not 1 <= value <= most:
+                raise UserError(f"--{name} {value}: give 1 to {most}")
         if alone and (self.executor == "dask" or (self.jobs or 1) > 1):
             raise UserError("--timing runs one cell at a time here: leave out --jobs, --executor")
         _check_device(self.device)

@@ -1,5 +1,6 @@
 """Profiles: how long, how large and with which settings to run, as TOML."""
 
+import math
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -12,6 +13,9 @@ from bench.evaluation import EvaluationSettings
 from estimators.searched import Range
 
 S = TypeVar("S", bound=BaseModel)
+
+MOST_SEEDS = 1000
+"""More is a slip of the keyboard; those of a search begin far above, at 10,000."""
 
 
 class TrainingSettings(BaseModel, extra="forbid", frozen=True):
@@ -69,8 +73,14 @@ class Profile(BaseModel, extra="forbid", frozen=True):
     """A whole profile. Later parts override earlier ones: training, then that of the task, then
     that of the estimator on the task."""
 
-    description: str = Field(description="what the profile is, in a line")
-    seeds: int = Field(2, ge=1, description="how many, from 0, where --seeds does not say")
+    description: str = Field("", description="what the profile is, in a line")
+    seeds: int = Field(
+        2,
+        ge=1,
+        le=MOST_SEEDS,
+        strict=True,
+        description="how many, from 0, where --seeds does not say",
+    )
     training: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     gradients: dict[str, Any] = {}
@@ -150,12 +160,19 @@ def validated(model: type[S], values: dict[str, Any], where: str) -> S:
     """Settings from plain values.
 
     Raises:
-        UserError: an unknown setting or a value out of range, in one line that starts by `where`.
+        UserError: an unknown setting, a value out of range, or a number in quotes, in one line that
+            starts by `where`.
     """
     try:
-        return model(**values)
+        settings = model(**values)
     except ValidationError as error:
         raise invalid(where, error, model) from error
+    for name, given in values.items():
+        if isinstance(given, float) and not math.isfinite(given):
+            raise UserError(f"{where}: {name} = {given}: give a finite number")
+        if isinstance(given, str) and isinstance(getattr(settings, name, None), int | float):
+            raise UserError(f"{where}: {name} = {given!r}: give it without quotes")
+    return settings
 
 
 def bundled_profiles() -> dict[str, Path]:

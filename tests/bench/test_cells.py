@@ -368,6 +368,18 @@ def test_bundled_profiles_are_valid(name: str) -> None:
         ("[tasks.ssvae.estimators.sfe.setings]", "did you mean 'settings'?"),
         ("[tasks.ssvae.trainning]", "did you mean 'training'?"),
         ("[evaluation]\nmax_summed = 200000", "less than or equal to 65536"),
+        ("seeds = 1001", "seeds = 1001: input should be less than or equal to 1000"),
+        ("seeds = '3'", "seeds = '3': input should be a valid integer"),
+        (
+            "[training]\nlearning_rate = inf",
+            "training of sfe on ssvae: learning_rate = inf: give a finite number",
+        ),
+        ("[training]\nepochs = '3'", "epochs = '3': give it without quotes"),
+        (
+            "[tasks.ssvae.settings]\nhidden = '3'",
+            "task ssvae: hidden = '3': give it without quotes",
+        ),
+        ("[tasks.ssvae.estimators.sfe.settings]\nsamples = '3'", "give it without quotes"),
         ("[training", "is no valid TOML"),
     ],
 )
@@ -382,7 +394,7 @@ def test_a_wrong_profile_is_told_in_a_line(tiny: Path, text: str, words: str) ->
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"seeds = 2", "description is missing"),
+        (b"[tasks.ssvae.estimators.sfe.found]\ntrial = 1", "sfe.found: study is missing"),
         (b'description = "\xff"', "is no valid TOML"),
     ],
 )
