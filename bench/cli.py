@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from bench.cli_options import Grid, results_errors
 from bench.cli_output import Output
@@ -301,6 +301,9 @@ def main() -> None:
             "\nstopped; what was finished is stored: run the same command to go on", file=sys.stderr
         )
         code = 130
+    except UnusedCliTokensError as error:
+        print(f"error: {_left_over(error.unused_tokens or [''])}", file=sys.stderr)
+        code = 2
     except CycloptsError as error:
         print(f"error: {' '.join(str(error).split())}; see run_bench.py --help", file=sys.stderr)
         code = 2
@@ -315,6 +318,14 @@ def main() -> None:
         print(f"error: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def _left_over(words: list[str]) -> UserError:
+    """The error for words that no option and no command takes."""
+    see = "see run_bench.py --help"
+    if sys.argv[1] == words[0]:
+        return unknown("command", words[0], [name for name in app if name[0] != "-"], see)
+    return UserError(f"{words[0]!r} is a word too many: names have commas between them; {see}")
 
 
 def _heed_requests_to_stop() -> None:

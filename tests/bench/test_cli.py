@@ -133,7 +133,7 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(here: Here, finished: 
         (["--profile", "there/is/none.toml"], "profile there/is/none.toml: no such file"),
         (["--dataset", "mnst"], "no dataset 'mnst': did you mean 'mnist'?"),
         (["--dataset", "mnist", "--data-dir", "/nowhere"], "train-images-idx3-ubyte.gz is missing"),
-        (["--tasks", "ssvae", "bitvector"], "bitvector"),
+        (["--tasks", "ssvae", "bitvector"], "'bitvector' is a word too many: names have commas"),
         (["--tasks", ","], "--tasks: give one name at least, or all"),
         (["--estimators", "ALL"], "did you mean 'all'?"),
         (["--out", ""], "--out: give a folder of its own"),
@@ -162,13 +162,14 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(here: Here, finished: 
         (["--out", "/proc/results"], "--out /proc/results: no such file or directory"),
         (["--out", "README.md"], "--out README.md: file exists"),
         (["report", "/nowhere"], "/nowhere holds no results"),
-        (["lst"], "lst"),
+        (["statuss"], "no command 'statuss': did you mean 'status'? see run_bench.py --help\n"),
+        (["qqqqqq", "--seeds", "1"], "no command 'qqqqqq': see run_bench.py --help\n"),
     ],
 )
 def test_mistakes_are_told_in_a_line(
     here: Here, arguments: list[str], words: str, tmp_path: Path
 ) -> None:
-    out = [] if arguments[0] in {"report", "lst", "--out"} else ["--out", tmp_path]
+    out = [] if arguments[0] in {"report", "--out"} else ["--out", tmp_path]
     done = here(*arguments, *out)
     assert done.returncode == 2
     assert words in done.stderr
