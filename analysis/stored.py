@@ -127,7 +127,7 @@ def _read_once(folder: Path, files: list[Path]) -> pa.Table:
     if not files:
         if (folder / TABLE).is_file():
             return read_table(folder / TABLE)
-        raise ResultsError(f"{folder} holds no results: run run_bench.py --out {folder} first")
+        raise no_results(folder)
     tables = [read_cell(file) for file in files]
     if any(not table.schema.equals(tables[0].schema) for table in tables):
         kinds = sorted({kind_with(table.column_names).name for table in tables})
@@ -137,6 +137,15 @@ def _read_once(folder: Path, files: list[Path]) -> pa.Table:
         keys = [asked.key for asked in read_grid(folder)]
         table = table.filter(pc.is_in(table["key"], pa.array(keys, pa.string())))
     return table
+
+
+def no_results(folder: Path) -> ResultsError:
+    """The error for a path that holds no results, by what it is."""
+    if folder.is_file():
+        return ResultsError(f"{folder} is a file: name the results folder, which --out named")
+    if not folder.exists():
+        return ResultsError(f"there is no folder {folder}")
+    return ResultsError(f"{folder} holds no results: run run_bench.py --out {folder} first")
 
 
 def read_cell(file: Path) -> pa.Table:

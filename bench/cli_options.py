@@ -256,6 +256,8 @@ def _check_folder(results: Path) -> None:
     """Refuse a results folder that can't be written to."""
     if results == Path():
         raise UserError("--out: give a folder of its own, such as results/NAME")
+    if results.is_file():
+        raise UserError(f"--out {results} is a file: give a folder")
     try:
         for folder in (results, results / "cells", results / "running", results / "figures"):
             folder.mkdir(parents=True, exist_ok=True)

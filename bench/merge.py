@@ -13,7 +13,7 @@ from typing import Any
 
 from analysis.files import written_whole
 from analysis.schema import CIRCUMSTANCES, KindName, kind_with
-from analysis.stored import GRID, Asked, cell_files, holds_search, read_cell, read_grid
+from analysis.stored import GRID, Asked, cell_files, holds_search, no_results, read_cell, read_grid
 from bench.errors import UserError
 from bench.store import write_grid
 
@@ -107,6 +107,8 @@ def _grid(folder: Path) -> list[Asked]:
         raise UserError(
             f"{folder} holds a search: machines share one through --storage, see docs/TUNING.md"
         )
+    if not folder.is_dir():
+        raise no_results(folder)
     if not (folder / GRID).is_file():
         raise UserError(
             f"{folder} has no {GRID}, which says what it was asked for: name a results folder, or "
@@ -178,6 +180,8 @@ def _joined(grids: Grids) -> dict[str, Asked]:
 
 def _check_out(out: Path, joined: Mapping[str, Asked]) -> None:
     """Refuse a folder that holds anything but what the merge will make."""
+    if out.is_file():
+        raise UserError(f"--out {out} is a file: give a folder")
     if not out.exists() or not any(out.iterdir()):
         return
     if not (out / GRID).is_file():

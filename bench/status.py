@@ -20,6 +20,7 @@ from analysis.stored import (
     ResultsError,
     cell_files,
     holds_search,
+    no_results,
     partitions,
     read_grid,
     read_table,
@@ -99,7 +100,7 @@ def status_of(folder: Path) -> Status:
     if not asked:
         states = [*stored.values(), *(_running(f"?/?/{key}", file) for key, file in held.items())]
         if not states:
-            raise ResultsError(f"{folder} holds no results: run run_bench.py --out {folder} first")
+            raise no_results(folder)
         return Status(folder, holds_search(folder), states, [])
     states = [_asked(one, stored.pop(one.key, None), held.get(one.key)) for one in asked]
     return Status(folder, holds_search(folder), states, [*stored.values()])

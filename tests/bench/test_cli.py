@@ -160,8 +160,11 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(here: Here, finished: 
         (["--device", "gpu"], "--device gpu: give cpu, cuda, or cuda:N"),
         (["--device", "meta"], "--device meta: give cpu, cuda, or cuda:N"),
         (["--out", "/proc/results"], "--out /proc/results: no such file or directory"),
-        (["--out", "README.md"], "--out README.md: file exists"),
-        (["report", "/nowhere"], "/nowhere holds no results"),
+        (["--out", "README.md"], "--out README.md is a file: give a folder\n"),
+        (["report", "/nowhere"], "there is no folder /nowhere\n"),
+        (["report", "README.md"], "README.md is a file: name the results folder"),
+        (["status", "README.md"], "README.md is a file: name the results folder"),
+        (["merge", "README.md", "docs", "--out", "out"], "README.md is a file: name the results"),
         (["statuss"], "no command 'statuss': did you mean 'status'? see run_bench.py --help\n"),
         (["qqqqqq", "--seeds", "1"], "no command 'qqqqqq': see run_bench.py --help\n"),
     ],
@@ -169,13 +172,19 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(here: Here, finished: 
 def test_mistakes_are_told_in_a_line(
     here: Here, arguments: list[str], words: str, tmp_path: Path
 ) -> None:
-    out = [] if arguments[0] in {"report", "--out"} else ["--out", tmp_path]
+    out = [] if arguments[0] in {"report", "status", "merge", "--out"} else ["--out", tmp_path]
     done = here(*arguments, *out)
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert not done.stdout
+
+
+def test_a_file_to_compare_with_is_told(here: Here, finished: Path) -> None:
+    done = here("report", finished / "results", "--against", "README.md")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: README.md is a file: name the results folder")
 
 
 def test_a_full_disk_is_told_with_the_file_that_it_was_met_at(

@@ -292,7 +292,8 @@ def test_mistakes_are_told_in_a_line(
     for arguments, words in (
         ([two[0], "-o", out], "merge: give two results folders at least"),
         (two, "--out requires an argument"),
-        ([two[0], nowhere, "-o", out], f"{nowhere} has no grid.json, which says what it was asked"),
+        ([two[0], nowhere, "-o", out], f"there is no folder {nowhere}"),
+        ([*two, "-o", "README.md"], "--out README.md is a file: give a folder"),
         ([two[0], table, "-o", out], f"{table} has no grid.json, which says"),
         ([tmp_path / "planned"] * 2 + ["-o", out], "none of these folders holds a cell yet"),
         ([two[0], tmp_path / "damaged", "-o", out], f"{damaged} is damaged: delete it, and run"),

@@ -210,11 +210,14 @@ def test_a_table_without_its_cells_is_read(
 
 
 def test_a_folder_without_results_is_a_mistake(here: Here, tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
+    nowhere = tmp_path / "nowhere"
+    for folder, said in (
+        (tmp_path, f"{tmp_path} holds no results: run run_bench.py --out {tmp_path} first"),
+        (nowhere, f"there is no folder {nowhere}"),
+    ):
         done = here("status", folder)
         assert done.returncode == 2
-        assert done.stderr.startswith(f"error: {folder} holds no results: run run_bench.py --out")
-        assert done.stderr.count("\n") == 1
+        assert done.stderr == f"error: {said}\n"
     (tmp_path / "grid.json").write_text("[")
     with pytest.raises(ResultsError, match=r"grid\.json is damaged"):
         status_of(tmp_path)
