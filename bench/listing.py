@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench.evaluation import EvaluationSettings
 from bench.gradients import GradientSettings
-from bench.printing import print_line, table_of
+from bench.printing import print_line, print_table
 from bench.profiles import Profile, TrainingSettings, bundled_profiles, load_profile
 from bench.search_space import ALWAYS
 from estimators.base import Estimator
@@ -29,35 +29,39 @@ NARROWER = """\
 def print_listing(console: Console) -> None:
     """Tasks, estimators with the tasks that they run on, profiles and data sets."""
     tasks, estimators = all_tasks(), all_estimators()
-    console.print(
-        table_of(
-            "tasks",
-            ("name", "latent", "settings", "a search varies", "judged by", "source"),
+    print_table(
+        console,
+        "tasks",
+        ("name", "latent", "settings", "a search varies", "judged by", "source"),
+        (
             (
-                (
-                    t.name,
-                    t.family,
-                    _settings(t.Settings),
-                    _searched(TrainingSettings, ALWAYS | t.searched_training),
-                    " ".join(t.metrics),
-                    t.citation,
-                )
-                for t in tasks.values()
-            ),
+                t.name,
+                t.family,
+                _settings(t.Settings),
+                _searched(TrainingSettings, ALWAYS | t.searched_training),
+                " ".join(t.metrics),
+                t.citation,
+            )
+            for t in tasks.values()
         ),
-        table_of(
-            "estimators",
-            ("name", "tasks", "bias", "decoder", "settings", "knobs", "a search varies", "source"),
-            (_estimator(e, tasks.values()) for e in estimators.values()),
+        fold=True,
+    )
+    print_table(
+        console,
+        "estimators",
+        ("name", "tasks", "bias", "decoder", "settings", "knobs", "a search varies", "source"),
+        (_estimator(e, tasks.values()) for e in estimators.values()),
+        fold=True,
+    )
+    print_table(
+        console,
+        "profiles",
+        ("name", "what it is"),
+        (
+            (name, load_profile(name, [*tasks], [*estimators]).description)
+            for name in bundled_profiles()
         ),
-        table_of(
-            "profiles",
-            ("name", "what it is"),
-            (
-                (name, load_profile(name, [*tasks], [*estimators]).description)
-                for name in bundled_profiles()
-            ),
-        ),
+        fold=True,
     )
     console.print(f"data sets: {', '.join(DATASETS)}", soft_wrap=True)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 MOST_LISTED = 20
 """Most cells that the end of a run lists."""
 
+WIDE = 160
+"""Columns of what is no terminal: a file, or another program."""
 
 WELL = ("ok", "stored", "skipped")
 """Outcomes that need nobody's attention."""
@@ -29,14 +32,41 @@ class Bad(NamedTuple):
         return ": ".join(part for part in self if part)
 
 
-def table_of(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
-    """A table of plain text, whose first column is never broken."""
-    table = Table(title=title, title_justify="left")
-    for place, name in enumerate(header):
-        table.add_column(name, no_wrap=place == 0)
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    return table
+def print_table(
+    console: Console,
+    title: str,
+    header: Iterable[str],
+    rows: Iterable[Iterable[object]],
+    fold: bool = False,
+) -> None:
+    """Print a table of plain text, whose first column is never broken.
+
+    Args:
+        console: where to.
+        title: above it.
+        header: of each column.
+        rows: what they hold.
+        fold: also words may be broken, where the table is too wide; else the lines become longer.
+    """
+    lines = [[*header], *([str(cell) for cell in row] for row in rows)]
+    columns = [*zip(*lines, strict=True)]
+    widths = [max(map(cell_len, texts)) for texts in columns]
+    longest_words = [max(map(cell_len, " ".join(texts).split()), default=0) for texts in columns]
+    least = [widths[0], *([1] * len(columns) if fold else longest_words)[1:]]
+    between = 3 * len(columns) + 1
+    room = console.width if console.is_terminal else max(console.width, WIDE)
+    while sum(widths) + between > room:
+        loose = [(width, place) for place, width in enumerate(widths) if width > least[place]]
+        if not loose:
+            break
+        _, widest = max(loose)
+        widths[widest] -= 1
+    table = Table(title=title, title_justify="left", width=sum(widths) + between)
+    for name, width in zip(lines[0], widths, strict=True):
+        table.add_column(name, width=width, overflow="fold")
+    for line in lines[1:]:
+        table.add_row(*map(Text, line))
+    console.print(table, crop=False)
 
 
 def print_frames(
@@ -47,9 +77,8 @@ def print_frames(
     """What `frame_of` makes of each task of a results table."""
     for task in sorted(table["task"].unique()):
         frame = frame_of(table, task)
-        if frame.empty:
-            continue
-        console.print(table_of(task, ("", *frame.columns), frame.itertuples()))
+        if not frame.empty:
+            print_table(console, task, ("", *frame.columns), frame.itertuples())
 
 
 def print_line(console: Console, line: str) -> None:

@@ -28,7 +28,7 @@ from analysis.stored import (
 )
 from bench.claims import running
 from bench.numerics import NUMERICS
-from bench.printing import WELL, Bad, print_line, table_of
+from bench.printing import WELL, Bad, print_line, print_table
 
 ORDER = (
     "ok", "skipped", "pruned", "failed", "diverged", "timeout", "damaged", "stale", "running",
@@ -159,7 +159,7 @@ def print_status(status: Status, console: Console) -> None:
     there = {one.state for one in status.states}
     header = [state for state in ORDER if state in there] + sorted(there - {*ORDER})
     rows = ((pair, *(own[state] or "" for state in header)) for pair, own in counts.items())
-    console.print(table_of("", ("", *header), rows))
+    print_table(console, "", ("", *header), rows)
     for one in status.open:
         if one.state != "missing":
             print_line(console, f"  {Bad(one.cell, one.state, one.reason)}")
