@@ -13,7 +13,6 @@ from bench.cli_options import Grid, results_errors
 from bench.cli_output import Output
 from bench.cli_tune import SearchGrid, Tuning
 from bench.errors import UserError, unknown
-from registering import RegistrationError
 
 if TYPE_CHECKING:
     from analysis.schema import KindName
@@ -91,9 +90,9 @@ def gradients(
 
     grid.check()
     output.check()
+    profile = grid.load_profile()
     if trained_by not in all_estimators():  # one name, where the grid takes several, or all
         raise unknown("estimator", trained_by, all_estimators(), "see run_bench.py list")
-    profile = grid.load_profile()
     models = grid.plan(profile, trained_by)
     planned = plan_gradients(grid.plan(profile), models, profile, grid.data_dir)
     return _run(planned, grid.execution("gradients"), "gradients", output)
@@ -163,7 +162,9 @@ def list_(*, settings: Annotated[bool, Parameter(negative=())] = False) -> int:
     from rich.console import Console
 
     from bench.listing import print_listing, print_settings
+    from bench.registered import check_registered
 
+    check_registered()
     (print_settings if settings else print_listing)(Console())
     return 0
 
@@ -307,7 +308,7 @@ def main() -> None:
     except CycloptsError as error:
         print(f"error: {' '.join(str(error).split())}; see run_bench.py --help", file=sys.stderr)
         code = 2
-    except (UserError, RegistrationError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except BrokenPipeError:  # whoever read the output has gone

@@ -120,15 +120,17 @@ class Grid:
             raise UserError("--jobs with --executor dask: its workers say how many")
 
     def load_profile(self) -> "Profile":
-        """The profile.
+        """The profile, of tasks and estimators that are whole.
 
         Raises:
-            UserError: there is none, or it is not valid.
+            UserError: there is none, it is not valid, or a task or an estimator is faulty.
         """
         from bench.profiles import load_profile
+        from bench.registered import check_registered
         from estimators.registry import all_estimators
         from tasks.registry import all_tasks
 
+        check_registered()
         return load_profile(self.profile, [*all_tasks()], [*all_estimators()])
 
     def plan(self, profile: "Profile", estimators: str | None = None) -> "list[Planned]":

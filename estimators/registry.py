@@ -4,35 +4,37 @@ An entry point of the group `discrete_gradients.estimators` names a module that 
 estimators when it is imported.
 """
 
+import importlib
+import pkgutil
 from functools import cache
+from importlib.metadata import entry_points
 from typing import TypeVar
 
 import estimators
 from estimators.base import Estimator
-from registering import Registry, import_entry_points, import_folder
 
 E = TypeVar("E", bound=type[Estimator])
 
-_registry: Registry[Estimator] = Registry(Estimator)
+_registered: dict[str, type[Estimator]] = {}
 
 
 def register(estimator: E) -> E:
     """Class decorator that adds an estimator under its name.
 
     Raises:
-        RegistrationError: it lacks what an estimator has to give, or its name is taken.
+        ValueError: the name is taken by another class.
     """
-    _registry.add(estimator)
+    other = _registered.setdefault(estimator.name, estimator)
+    if other is not estimator:
+        raise ValueError(f"two estimators are named {estimator.name!r}: {other}, {estimator}")
     return estimator
 
 
 @cache
 def all_estimators() -> dict[str, type[Estimator]]:
-    """Every registered estimator by name, in alphabetical order.
-
-    Raises:
-        RegistrationError: a file can't be imported, or what it registers is not whole.
-    """
-    import_folder(estimators)
-    import_entry_points("discrete_gradients.estimators")
-    return _registry.by_name()
+    """Every registered estimator by name, in alphabetical order."""
+    for module in pkgutil.iter_modules(estimators.__path__):
+        importlib.import_module(f"estimators.{module.name}")
+    for entry in entry_points(group="discrete_gradients.estimators"):
+        entry.load()
+    return dict(sorted(_registered.items()))

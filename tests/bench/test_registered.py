@@ -9,8 +9,9 @@ import pytest
 
 import estimators.registry
 import tasks.registry
+from bench.errors import UserError
+from bench.registered import check_registered
 from estimators.registry import all_estimators
-from registering import RegistrationError
 from tasks.registry import all_tasks
 from tests.bench.conftest import ROOT, Here
 
@@ -35,8 +36,8 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Add]:
         path.write_text(text)
         folders = sys.modules[package].__path__
         monkeypatch.setattr(sys.modules[package], "__path__", [*folders, str(tmp_path)])
-        registry = REGISTRIES[package]._registry
-        monkeypatch.setattr(registry, "_classes", registry.by_name())
+        registry = REGISTRIES[package]
+        monkeypatch.setattr(registry, "_registered", dict(registry._registered))
         forget()
         return path
 
@@ -59,7 +60,10 @@ def example(package: str) -> str:
         ("estimators", "f.flip(1)", "f.flip(1", "f.flip(1", "'(' was never closed"),
         ("estimators", "@register", "@registers", "@reg", "NameError: name 'registers' is not"),
         ("estimators", "ge=2,", "ge=None<2,", "ge=None", "TypeError: '<' not supported between"),
-        ("estimators", 'name = "half-and-half"', "", "@register", "HalfAndHalf has no name"),
+        (
+            "estimators", 'name = "half-and-half"', "", "@register",
+            "AttributeError: type object 'HalfAndHalf' has no attribute 'name'",
+        ),
         ("estimators", "def combine", "def combined", "@register", "HalfAndHalf has no combine"),
         ("estimators", 'bias = "unbiased"', "", "@register", "HalfAndHalf has no bias"),
         (
@@ -68,7 +72,7 @@ def example(package: str) -> str:
         ),
         (
             "estimators", "half-and-half", "sfe", "@register",
-            "HalfAndHalf: the name 'sfe' is taken by estimators.score_function.ScoreFunction\n",
+            "ValueError: two estimators are named 'sfe': <class 'estimators.score_function",
         ),
         ("tasks", 'metrics = ("elbo", "loss")', "", "@register", "Mixture has no metrics"),
         (
@@ -109,7 +113,7 @@ def test_a_faulty_module_of_another_package_is_told_by_its_line(
     (info / "entry_points.txt").write_text(f"{group}\nmine = not_installed\n")
     done = here("list")
     assert done.stderr == (
-        "error: not_installed: ModuleNotFoundError: No module named 'not_installed'\n"
+        "error: estimators: ModuleNotFoundError: No module named 'not_installed'\n"
     )
 
 
@@ -128,5 +132,5 @@ def test_a_file_is_named_as_from_here(
 ) -> None:
     add("estimators", "wrong = \n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RegistrationError, match=r"^zz_mine\.py, line 1: invalid syntax"):
-        all_estimators()
+    with pytest.raises(UserError, match=r"^zz_mine\.py, line 1: invalid syntax"):
+        check_registered()
