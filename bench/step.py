@@ -216,11 +216,11 @@ def evaluate_costs(
         the costs carry the graph.
     """
     z, row, weight = proposal.z, proposal.row, proposal.decoder_weight
-    path = proposal.pathwise_weight
     if weight is None:
-        if path is not None:
+        if proposal.pathwise_weight is not None:
             raise TypeError("a proposal with pathwise weights has to give decoder weights as well")
         return cost(context, z.detach(), row), None
+    path = proposal.pathwise_weight if z.requires_grad else None
     joint = path is None or path is weight
     if joint and len(row) <= cost.at_once:
         costs = cost(context, z if path is not None else z.detach(), row)
@@ -229,15 +229,20 @@ def evaluate_costs(
     leaves = tuple(t.detach().requires_grad_(t.requires_grad) for t in context)
     points = z.detach().requires_grad_(path is not None)
     slopes = torch.zeros_like(z)
+    term = weight.new_zeros(())
     parts = []
     for chunk in torch.arange(len(row), device=row.device).split(cost.at_once):
         costs = cost(leaves, points[chunk], row[chunk])
+        parts.append(costs.detach())
+        if not costs.requires_grad:
+            continue
         if path is not None:
             through_z = (path[chunk] * costs).sum()
             slopes += torch.autograd.grad(through_z, points, retain_graph=True)[0]
         (weight[chunk] * costs).sum().backward()
-        parts.append(costs.detach())
-    term = (z * slopes).sum() if path is not None else weight.new_zeros(())
+        term.requires_grad_()  # the loss has a backward pass, be there nothing left for it
+    if path is not None:
+        term = term + (z * slopes).sum()
     for tensor, leaf in zip(context, leaves, strict=True):
         if leaf.grad is not None:
             term = term + (tensor * leaf.grad).sum()

@@ -63,6 +63,36 @@ def test_weights_reach_decoder_context_and_assignments(at_once: int, joint: bool
     assert counted.calls["latent"] == N
 
 
+@pytest.mark.parametrize("trained", [(), ("scores",), ("decoder",), ("scores", "decoder")])
+@pytest.mark.parametrize("name", ["sfe", "dense", "gumbel"])
+def test_chunks_train_what_can_be_trained(name: str, trained: tuple[str, ...]) -> None:
+    """A cost without parameters, an encoder that is frozen, or both: as it is at once."""
+    seen = []
+    for at_once in (2**25, 5):
+        generator = torch.Generator().manual_seed(0)
+        scores = torch.randn(8, 4, generator=generator, dtype=torch.float64)
+        scores.requires_grad_("scores" in trained)
+        theta = torch.full((4,), 0.45, dtype=torch.float64, requires_grad="decoder" in trained)
+        task = cast(Task, SimpleNamespace(
+            cost=lambda context, z, row, theta=theta: (z - theta).square().sum(dim=1),
+            activation_size=2**25 // at_once, latent_weight=1.0,
+        ))  # fmt: skip
+        result = latent_loss(
+            task, all_estimators()[name].make(Latent("bits", 4, 1)).double(), CountedCost(task),
+            Encoding(scores, torch.zeros(8, 1), ()), Sampler(generator), 1.0,
+        )  # fmt: skip
+        assert result.loss.requires_grad == (trained != ())
+        if trained:
+            result.loss.backward()
+        seen.append([result.objective, scores.grad, theta.grad])
+    for a, b in zip(*seen, strict=True):
+        torch.testing.assert_close(a, b)
+    assert [seen[0][1] is not None, seen[0][2] is not None] == [
+        "scores" in trained,
+        "decoder" in trained,
+    ]
+
+
 class LateWeights(ScoreFunction):
     """The decoder's weights come from the costs, as importance weights do."""
 
