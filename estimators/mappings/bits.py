@@ -84,7 +84,9 @@ def topk_sparsemax(scores: Tensor, k: int) -> TopKSparsemax:
         ValueError: k is out of range.
     """
     vertices = top_bit_vectors(scores, k)
-    probabilities = sparsemax(torch.einsum("bkd,bd->bk", vertices, scores), dim=1)
+    # Sparsemax ignores what all have in common, next to which a difference would be rounded away.
+    differences = torch.einsum("bkd,bd->bk", vertices - vertices[:, :1], scores)
+    probabilities = sparsemax(differences, dim=1)
     everything = k == 2 ** scores.shape[1]
     exact = (probabilities == 0).any(dim=1) | everything
     return TopKSparsemax(vertices, probabilities, exact)

@@ -396,3 +396,15 @@ def test_topk_sparsemax_certificate() -> None:
     assert exact.any()
     assert (error[exact] < 1e-9).all()
     assert (error[~exact] > 1e-3).any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+@pytest.mark.parametrize("k", [2, 10, 50])
+def test_topk_sparsemax_of_many_large_scores_in_float32(k: int, scale: float) -> None:
+    """What all the best have in common is large, and their differences decide."""
+    scores = random_scores(64, 128, scale=scale).float()
+    found, wanted = (
+        torch.einsum("bk,bkd->bd", p, vertices)
+        for vertices, p, _ in (topk_sparsemax(scores, k), topk_sparsemax(scores.double(), k))
+    )
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-5)
