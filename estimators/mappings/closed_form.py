@@ -13,7 +13,8 @@ from torch import Tensor
 Parametrisation = Literal["pairs", "single"]
 
 _SNAP = 1e-12
-"""Fractional parts this close to an integer are rounding (all of it is done in float64)."""
+"""Fractional parts this close to an integer, times the number of bits that are summed, are rounding
+(all of it is done in float64)."""
 
 
 def single_scores(scores: Tensor, parametrisation: Parametrisation) -> Tensor:
@@ -122,13 +123,13 @@ def _systematic(marginals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     part of an interval's end; the distance to the next such point is its probability.
     """
     ranked, order = marginals.sort(dim=1, descending=True)
-    ends = ranked.cumsum(dim=1)
-    offsets = ends - (ends.detach() + _SNAP).floor()
-    offsets = torch.where(offsets.detach().abs() <= _SNAP, torch.zeros_like(offsets), offsets)
+    ends, snap = ranked.cumsum(dim=1), _SNAP * ranked.shape[1]
+    offsets = ends - (ends.detach() + snap).floor()
+    offsets = torch.where(offsets.detach().abs() <= snap, torch.zeros_like(offsets), offsets)
     one, zero = ranked.new_ones(len(ranked), 1), ranked.new_zeros(len(ranked), 1)
     breaks = torch.cat([zero, offsets.sort(dim=1).values, one], dim=1)
     gaps = breaks.diff(dim=1)
-    probabilities = torch.where(gaps.detach() > _SNAP, gaps, torch.zeros_like(gaps))
+    probabilities = torch.where(gaps.detach() > snap, gaps, torch.zeros_like(gaps))
 
     # In [0, 1), bit i is on from a to b, where its interval ends, or to 1 and again up to b − 1.
     u = ((breaks[:, 1:] + breaks[:, :-1]) / 2).detach().contiguous()

@@ -336,6 +336,12 @@ def test_a_bit_that_is_always_on_may_end_where_a_gap_does() -> None:
     check_solution(solution, 4)
 
 
+def test_the_closed_form_keeps_a_budget_of_many_bits() -> None:
+    """Scores of float32 all round alike, so that hundreds of marginals miss their sum."""
+    scores = (random_scores(60, 512, seed=1, scale=0.7) + 0.3).float().double()
+    check_solution(sparsemap_bits(scores, 256, solver="closed-form"), 256)
+
+
 def test_a_negative_budget_is_refused() -> None:
     with pytest.raises(ValueError, match="budget is -1"):
         sparsemap_bits(random_scores(1, 3), -1)
