@@ -110,7 +110,7 @@ def training_loss(
         costs, term = evaluate_costs(cost, encoding.context, _labelled(encoding.supervised))
         cost.recount(len(costs), "supervised")
         assert term is not None
-        result = result._replace(loss=term, objective=costs.mean())
+        result = result._replace(loss=term, objective=_mean(costs))
     if encoding.supervised is not None:
         labels = label_loss(estimator, encoding.supervised)
         result = result._replace(
@@ -123,7 +123,7 @@ def label_loss(estimator: Estimator, part: Supervised) -> Tensor:
     """The mean loss on labels that belongs to the estimator's distribution."""
     q = estimator.distribution(part.scores)
     assert isinstance(q, Categorical)
-    return q.fenchel_young_loss(part.target).mean()
+    return _mean(q.fenchel_young_loss(part.target))
 
 
 def latent_loss(
@@ -174,6 +174,11 @@ def latent_loss(
         diagnostics=estimate.diagnostics,
         scale=estimate.scale,
     )
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean of values (N,), a scalar; 0 where there are none."""
+    return values.mean() if len(values) else values.sum()
 
 
 def _labelled(part: Supervised) -> Proposal:

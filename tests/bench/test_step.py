@@ -10,13 +10,20 @@ from torch import Tensor, nn
 
 from bench import step
 from bench.shapes import ShapeError
-from bench.step import CountedCost, NotFiniteError, evaluate_costs, latent_loss, training_loss
+from bench.step import (
+    CountedCost,
+    NotFiniteError,
+    StepResult,
+    evaluate_costs,
+    latent_loss,
+    training_loss,
+)
 from estimators.base import Estimate, Estimator, Latent, Proposal
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
 from estimators.score_function import ScoreFunction
 from estimators.support_sum import Dense
-from tasks.base import Context, Encoding, Task
+from tasks.base import Context, Encoding, Supervised, Task
 from tasks.streams import Streams
 from tests.tasks.conftest import make_task
 
@@ -300,6 +307,27 @@ def test_labels_go_through_the_decoder_as_they_would_alone() -> None:
     labels = gradient(all_estimators()["none"].make(estimator.latent), task.encode(batch))
     for whole, one, other in zip(both, latent, labels, strict=True):
         torch.testing.assert_close(whole, one + other)
+
+
+@pytest.mark.parametrize("name", ["dense", "sparsemax", "none"])
+def test_no_labels_are_a_loss_of_zero(name: str) -> None:
+    task = make_task("ssvae")
+    estimator = all_estimators()[name].make(Latent(task.family, task.size, task.features)).double()
+    encoding = task.encode(task.training_batch(0, Streams(0)))
+    part = encoding.supervised
+    assert part is not None
+    without = encoding._replace(supervised=None)
+    empty = encoding._replace(supervised=Supervised(*(field[:0] for field in part)))
+
+    def result(encoding: Encoding) -> StepResult:
+        stand_in = cast(Task, SimpleNamespace(
+            encode=lambda batch: encoding, latent_weight=task.latent_weight, entropy_weight=1.0
+        ))  # fmt: skip
+        return training_loss(stand_in, estimator, CountedCost(task), None, NO_SAMPLER)
+
+    for wanted, found in zip(result(without), result(empty), strict=True):
+        if isinstance(wanted, Tensor):
+            torch.testing.assert_close(found, wanted)
 
 
 def test_own_loss_trains_the_baseline_and_nothing_else() -> None:
