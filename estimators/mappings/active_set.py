@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from estimators.mappings.finite import check_finite
+
 Oracle = Callable[[Tensor], Tensor]
 """From scores (B, D) to the structure of highest score in each row, as indicators (B, D)."""
 
@@ -117,18 +119,6 @@ def snapped(direction: Tensor) -> Tensor:
     """
     unit = direction.abs().amax(dim=1, keepdim=True).mul_(2.0**-26).clamp_(min=1e-300)
     return (direction / unit).round_()
-
-
-def check_finite(scores: Tensor) -> None:
-    """Refuse scores that are not finite, naming the first row.
-
-    Raises:
-        ValueError: a score is not finite.
-    """
-    finite = scores.isfinite()
-    if not finite.all():
-        row = int((~finite).any(dim=1).nonzero()[0])
-        raise ValueError(f"the scores of row {row} are not finite: {scores[row].tolist()}")
 
 
 class Solver:

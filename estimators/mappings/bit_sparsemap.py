@@ -17,17 +17,17 @@ from torch import Tensor
 from estimators.mappings.active_set import (
     Oracle,
     Solver,
-    check_finite,
     differentiable,
     on_its_support,
     snapped,
 )
 from estimators.mappings.closed_form import (
     Parametrisation,
-    bit_marginals,
     decompose,
+    single_marginals,
     single_scores,
 )
+from estimators.mappings.finite import check_finite
 from estimators.mappings.lp_sparsemap import reference_solution
 
 BitSolver = Literal["active-set", "closed-form", "lp-sparsemap"]
@@ -88,7 +88,7 @@ def sparsemap_bits(
     """
     check_finite(scores)
     shifted = single_scores(scores.double(), parametrisation)
-    marginals = bit_marginals(shifted, budget, "single")
+    marginals = single_marginals(shifted, budget)
     if solver == "closed-form":
         vertices, probabilities = decompose(marginals, budget, scores.dtype)
     elif solver == "active-set":

@@ -9,6 +9,8 @@ import torch
 from entmax import sparsemax
 from torch import Tensor
 
+from estimators.mappings.finite import check_finite
+
 MAX_ENUMERATED_BITS = 16
 
 
@@ -51,11 +53,12 @@ def top_bit_vectors(scores: Tensor, k: int) -> Tensor:
     Returns:
         (B, k, D), zeros and ones in the dtype of `scores`, without gradient.
     Raises:
-        ValueError: k is out of range.
+        ValueError: k is out of range, or a score is not finite.
     """
     rows, size = scores.shape
     if k < 1 or (size < 63 and k > 2**size):
         raise ValueError(f"k = {k} bit-vectors were asked for, of 2^{size}: take 1 to 2^{size}")
+    check_finite(scores)
     scores = scores.detach()
     losses, order = scores.abs().sort(dim=1)
     flippable = min(size, k - 1)
@@ -81,7 +84,7 @@ def topk_sparsemax(scores: Tensor, k: int) -> TopKSparsemax:
         scores: (B, D), any floating dtype.
         k: 1 to 2^D; with k = 2^D this is the full sparsemax.
     Raises:
-        ValueError: k is out of range.
+        ValueError: k is out of range, or a score is not finite.
     """
     vertices = top_bit_vectors(scores, k)
     # Sparsemax ignores what all have in common, next to which a difference would be rounded away.

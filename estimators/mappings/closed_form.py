@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from estimators.mappings.finite import check_finite
+
 Parametrisation = Literal["pairs", "single"]
 
 _SNAP = 1e-12
@@ -39,11 +41,16 @@ def bit_marginals(
     Returns:
         (B, D), differentiable in the scores.
     Raises:
-        ValueError: the budget is negative.
+        ValueError: a score is not finite, or the budget is negative.
     """
-    shifted = single_scores(scores, parametrisation)
+    check_finite(scores)
+    return single_marginals(single_scores(scores, parametrisation), budget)
+
+
+def single_marginals(shifted: Tensor, budget: int | None) -> Tensor:
+    """Those of finite scores (B, D) of the problem with one variable a bit."""
     marginals = shifted.clamp(0, 1)
-    if budget is None or budget >= scores.shape[1]:
+    if budget is None or budget >= shifted.shape[1]:
         return marginals
     if budget < 0:
         raise ValueError(f"the budget is {budget}: take 0 or more bits")

@@ -1,6 +1,7 @@
 """The sparse mappings against the library, the reference solver and brute force."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,13 +160,24 @@ def test_no_rows_at_all(solver: BitSolver) -> None:
     assert solution.vertices.shape[::2] == (0, 3)
 
 
-def test_scores_that_are_not_finite_name_the_row() -> None:
-    scores = torch.zeros(3, 2)
-    scores[1, 0] = torch.nan
-    with pytest.raises(ValueError, match="scores of row 1 are not finite"):
-        sparsemap_bits(scores)
-    with pytest.raises(ValueError, match="scores of row 1 are not finite"):
-        sparsemap(scores, best_bits)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        sparsemap_bits,
+        bit_marginals,
+        lambda scores: bit_marginals(scores, 1),
+        lambda scores: sparsemap(scores, best_bits),
+        lambda scores: top_bit_vectors(scores, 3),
+        lambda scores: topk_sparsemax(scores, 3),
+    ],
+)
+def test_scores_that_are_not_finite_name_the_row(
+    mapping: Callable[[Tensor], object], value: float
+) -> None:
+    scores = torch.tensor([[0.1, 0.2], [value, 0.3], [0.0, value]])
+    with pytest.raises(ValueError, match=r"scores of row 1 are not finite: \[.*, 0\.3"):
+        mapping(scores)
 
 
 def test_a_row_that_has_not_converged_says_so() -> None:
