@@ -90,7 +90,8 @@ def sparsemap_bits(
     shifted = single_scores(scores.double(), parametrisation)
     marginals = single_marginals(shifted, budget)
     if solver == "closed-form":
-        vertices, probabilities = decompose(marginals, budget, scores.dtype)
+        exact = torch.promote_types(scores.dtype, torch.float32)  # it counts bits
+        vertices, probabilities = decompose(marginals, budget, exact)
     elif solver == "active-set":
         vertices, probabilities = _active_set(
             shifted, marginals.detach(), budget, tolerance, max_iterations

@@ -15,8 +15,8 @@ from estimators.mappings.finite import check_finite
 Parametrisation = Literal["pairs", "single"]
 
 _SNAP = 1e-12
-"""Fractional parts this close to an integer, times the number of bits that are summed, are rounding
-(all of it is done in float64)."""
+"""A fractional part this close to an integer, for every bit that is summed, is rounding (all of it
+is done in float64)."""
 
 
 def single_scores(scores: Tensor, parametrisation: Parametrisation) -> Tensor:
@@ -44,7 +44,8 @@ def bit_marginals(
         ValueError: a score is not finite, or the budget is negative.
     """
     check_finite(scores)
-    return single_marginals(single_scores(scores, parametrisation), budget)
+    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))  # it counts bits
+    return single_marginals(single_scores(exact, parametrisation), budget).to(scores.dtype)
 
 
 def single_marginals(shifted: Tensor, budget: int | None) -> Tensor:
@@ -61,8 +62,8 @@ def single_marginals(shifted: Tensor, budget: int | None) -> Tensor:
 def decompose(marginals: Tensor, budget: int | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Vertices (B, D + 1, D) in `dtype`, probabilities (B, D + 1), of marginals (B, D) in float64.
 
-    Exact but for rounding. Without a budget the vertices are nested, with one they are those of
-    systematic sampling.
+    Exact but for rounding, where the dtype can count to D. Without a budget the vertices are
+    nested, with one they are those of systematic sampling.
     """
     return _nested(marginals, dtype) if budget is None else _systematic(marginals, dtype)
 

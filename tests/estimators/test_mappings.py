@@ -354,6 +354,22 @@ def test_the_closed_form_keeps_a_budget_of_many_bits() -> None:
     check_solution(sparsemap_bits(scores, 256, solver="closed-form"), 256)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [(torch.bfloat16, 600), (torch.float16, 4200)])
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_dtypes_that_cannot_count_to_the_number_of_bits(
+    dtype: torch.dtype, size: int, share: float | None
+) -> None:
+    """Vertices, probabilities and marginals are those of float64, rounded."""
+    scores = random_scores(2, size).to(dtype)
+    budget = None if share is None else int(share * size)
+    found, wanted = (
+        sparsemap_bits(s, budget, solver="closed-form") for s in (scores, scores.double())
+    )
+    assert torch.equal(found.vertices.double(), wanted.vertices)
+    assert torch.equal(found.probabilities, wanted.probabilities.to(dtype))
+    torch.testing.assert_close(bit_marginals(scores, budget), wanted.marginals.to(dtype))
+
+
 def test_a_negative_budget_is_refused() -> None:
     with pytest.raises(ValueError, match="budget is -1"):
         sparsemap_bits(random_scores(1, 3), -1)
