@@ -30,6 +30,8 @@ def unknown(kind: str, name: str, known: Collection[str], listing: str) -> UserE
 def invalid(where: str, error: "ValidationError", model: "type[BaseModel]") -> UserError:
     """A pydantic error in one line, with the nearest setting if one is unknown."""
     first = error.errors()[0]
+    if not first["loc"]:  # each is valid, and they do not go together
+        return UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}")
     *parents, name = (str(part) for part in first["loc"])
     place = ".".join([where, *parents]) if parents else where
     if first["type"] == "extra_forbidden":

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.cells import Planned, cell_latent
-from bench.errors import UserError, unknown
+from bench.errors import UserError, invalid, unknown
 from bench.gradients import GradientSettings
 from bench.profiles import Profile, validated
 from estimators.base import Estimator, Latent
@@ -73,13 +73,26 @@ def _variants(item: Planned, calls: Sequence[int], data_dir: Path | None) -> lis
     found = [item]
     for setting, value in _turned(estimator, latent, base, calls):
         chosen = base | {setting: value}
-        settings = validated(estimator.Settings, chosen, f"knob of {cell.estimator}")
-        refusal = estimator.refusal(latent, settings)
-        if value != base[setting] and refusal is None:
+        if value != base[setting] and _takes(estimator, latent, chosen):
             gradients = {**(cell.gradients or {}), "knob": {setting: value}}
             turned = replace(cell, estimator_settings=chosen, gradients=gradients)
             found.append(Planned(turned, None))
     return found
+
+
+def _takes(estimator: type[Estimator], latent: Latent, values: dict[str, Any]) -> bool:
+    """Whether settings go together, and with the latent variable.
+
+    Raises:
+        UserError: one is out of range, whatever the others are.
+    """
+    try:
+        settings = estimator.Settings(**values)
+    except ValidationError as error:
+        if not error.errors()[0]["loc"]:  # each is valid, and they do not go together
+            return False
+        raise invalid(f"knob of {estimator.name}", error, estimator.Settings) from error
+    return estimator.refusal(latent, settings) is None
 
 
 def _turned(

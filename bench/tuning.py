@@ -16,8 +16,10 @@ from optuna.distributions import distribution_to_json
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
+from pydantic import ValidationError
 
 from bench.cells import FIRST_TUNING_SEED, Cell, cell_latent
+from bench.errors import invalid
 from bench.numerics import NUMERICS
 from bench.profiles import TrainingSettings, with_named
 from bench.runner import Execution, Outcome, PrunedError, Watch, run_cell
@@ -192,8 +194,12 @@ def _run_cells(
     """Run a trial's cells one after another, up to the first that does not end well."""
     outcomes: list[Outcome] = []
     for number in range(search.seeds):
-        cell = trial_cell(plan.cell, values, FIRST_TUNING_SEED + number)
-        estimator = all_estimators()[cell.estimator]
+        estimator = all_estimators()[plan.cell.estimator]
+        try:
+            cell = trial_cell(plan.cell, values, FIRST_TUNING_SEED + number)
+        except ValidationError as error:  # values that do not go together
+            reason = str(invalid(plan.name, error, estimator.Settings))
+            return [Outcome(plan.cell, "skipped", reason)]
         settings = estimator.Settings(**cell.estimator_settings)
         refusal = estimator.refusal(cell_latent(cell, execution.data_dir), settings)
         if refusal is not None:

@@ -8,10 +8,10 @@ for the relaxed cost, and biased for the discrete one.
 """
 
 import math
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,16 +34,25 @@ class GumbelSoftmax(Estimator):
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         samples: Annotated[int, SAMPLES] = Field(1, ge=1, description="samples of z for each row")
-        initial: Annotated[float, Range(0.3, 3, log=True)] = Field(
+        initial: Annotated[float, Range(0.5, 3, log=True)] = Field(
             1.0, gt=0, description="temperature at the first step"
         )
-        minimum: Annotated[float, Range(0.1, 1, log=True)] = Field(
+        minimum: Annotated[float, Range(0.1, 0.5, log=True)] = Field(
             0.5, gt=0, description="lowest temperature"
         )
         rate: Annotated[float, Range(1e-5, 1e-3, log=True)] = Field(
             1e-4, ge=0, description="decay of the temperature a step"
         )
         every: int = Field(1000, ge=1, description="steps between changes of the temperature")
+
+        @model_validator(mode="after")
+        def _falls(self) -> Self:
+            if self.initial < self.minimum:
+                raise ValueError(
+                    f"initial = {self.initial:g} is below minimum = {self.minimum:g}, and the "
+                    "temperature never rises: lower the minimum as well"
+                )
+            return self
 
     settings: Settings
     step: Tensor

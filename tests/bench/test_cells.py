@@ -363,6 +363,11 @@ def test_bundled_profiles_are_valid(name: str) -> None:
             "[tasks.ssvae.estimators.sfe.settings]\nsamples = 0",
             "estimator sfe on ssvae: samples = 0",
         ),
+        (
+            "[tasks.ssvae.estimators.gumbel.settings]\ninitial = 0.2",
+            "estimator gumbel on ssvae: initial = 0.2 is below minimum = 0.5, and the temperature "
+            "never rises: lower the minimum as well",
+        ),
         ("[tasks.ssvae.settings]\ndataset = 'mnst'", "no dataset 'mnst': did you mean 'mnist'?"),
         ("[trainnig]", "did you mean 'training'?"),
         ("[tasks.ssvae.estimators.sfe.setings]", "did you mean 'settings'?"),
@@ -385,8 +390,9 @@ def test_bundled_profiles_are_valid(name: str) -> None:
 )
 def test_a_wrong_profile_is_told_in_a_line(tiny: Path, text: str, words: str) -> None:
     tiny.write_text(f'description = "wrong"\n{text}\n')
+    tasks, estimators = [*all_tasks()], [*all_estimators()]
     with pytest.raises(UserError) as error:
-        plan(["ssvae"], ["sfe"], 1, load_profile(str(tiny), [*all_tasks()], [*all_estimators()]))
+        plan(["ssvae"], ["sfe", "gumbel"], 1, load_profile(str(tiny), tasks, estimators))
     assert words.format(path=tiny) in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -44,6 +44,8 @@ def test_every_setting_is_turned_by_itself(profile: Profile) -> None:
     assert set(turned(profile, "bitvector", "gumbel")) == {"samples", "initial"}
     assert set(turned(profile, "bitvector", "nvil")) == {"samples", "decay"}
     assert [s["k"] for s in turned(profile, "bitvector", "topk-sparsemax")["k"]] == [2]  # not 50
+    warm = profile.with_values("ssvae", "gumbel", {"settings.minimum": 0.7})
+    assert [s["initial"] for s in turned(warm, "ssvae", "gumbel")["initial"]] == [2]  # not 0.5
 
 
 @pytest.mark.parametrize(

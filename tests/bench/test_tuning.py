@@ -83,6 +83,21 @@ def test_a_trial_is_a_cell_that_sees_no_test_data(searched: tuple[Path, list[Any
         assert [row["accuracy"]] == values
 
 
+def test_values_that_do_not_go_together_end_their_trial(
+    tiny_profile: Profile, tmp_path: Path
+) -> None:
+    cold = tiny_profile.with_values("signal_game", "gumbel", {"settings.initial": 0.3})
+    cold = cold.with_values("signal_game", "gumbel", {"settings.minimum": 0.3})
+    found = study_of(cold, "gumbel").only(["minimum"])
+    execution, ends = executing(tmp_path / "tune"), []
+    run_search([found], searching(8), execution, ends.append)
+    (state,) = {end.state for end in ends if end.parameters["settings.minimum"] > 0.3}
+    assert state == "pruned"
+    assert {e.state for e in ends} == {"pruned", "complete"}
+    reason = "skipped: tune:signal_game/gumbel: initial = 0.3 is below minimum = 0"
+    assert all(e.reason.startswith(reason) for e in ends if e.state == "pruned")
+
+
 def test_the_first_trial_is_the_profiles(
     searched: tuple[Path, list[Any]], tiny_profile: Profile
 ) -> None:
