@@ -307,6 +307,10 @@ def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> Non
         total = torch.zeros(rows, dtype=torch.float64)
         total.index_add_(0, proposal.row, proposal.decoder_weight)
         torch.testing.assert_close(total, torch.ones_like(total))
+    if getattr(estimator.settings, "samples", 1) > 1:
+        of_a_row = proposal.z.detach().unflatten(0, (rows, -1)).unbind(1)
+        same = [torch.equal(one, two) for one, two in itertools.combinations(of_a_row, 2)]
+        assert not any(same), "one draw stands for two in every row"
     assert (proposal.pathwise_weight is not None) == proposal.z.requires_grad == estimator.relaxed
     costs = torch.randn(count, generator=generator, dtype=torch.float64)
     before = {name: value.clone() for name, value in estimator.state_dict().items()}

@@ -11,10 +11,12 @@ from scipy import stats
 from estimators.base import Estimator, Latent
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
+from estimators.sum_and_sample import SumAndSample
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
     COSTS,
+    FEATURES,
     FEW_BITS,
     FEW_CATEGORIES,
     CostFunction,
@@ -121,6 +123,24 @@ def test_exact_sums_pass_gradcheck(
         return surrogate - costs.mean()
 
     assert torch.autograd.gradcheck(value, problem.scores[None].requires_grad_())
+
+
+def test_sum_and_sample_of_a_row_that_is_certain() -> None:
+    """What is left of the probability has underflowed: there is nothing to draw from."""
+    estimator = SumAndSample.make(FEW_CATEGORIES, samples=2).double()
+    scores = torch.tensor([[1e4, 0, 0], [0, 0, 1e4]], dtype=torch.float64, requires_grad=True)
+    q = estimator.distribution(scores)
+    sampler = Sampler(torch.Generator().manual_seed(0))
+    proposal = estimator.propose(q, torch.zeros(2, FEATURES), sampler)
+    (top, *others), weight = proposal.extras["z"].T, proposal.decoder_weight
+    assert top.tolist() == [0, 2]
+    assert all((other != top).all() for other in others)
+    assert weight is not None
+    assert weight.tolist() == [1, 0, 0] * 2
+    surrogate = estimator.combine(q, proposal, torch.ones_like(weight)).surrogate
+    assert surrogate is not None
+    (gradient,) = torch.autograd.grad(surrogate.sum(), scores)
+    assert (gradient == 0).all()
 
 
 def test_the_example_of_the_documentation_keeps_the_contract() -> None:
