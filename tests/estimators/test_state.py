@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from estimators.base import Estimator, Latent, Proposal
 from estimators.gumbel import GumbelSoftmax, StraightThroughGumbel
+from estimators.sampled_baselines import LeaveOneOut, SecondSample, SelfCritic
 from estimators.sampler import Sampler
 from estimators.score_function import NVIL, LearnedBaseline, MovingAverageBaseline, ScoreFunction
 from estimators.sum_and_sample import SumAndSample
@@ -104,6 +105,27 @@ def test_nvil_divides_by_one_at_least() -> None:
     assert estimator.scale() == 1
     estimator.update(propose(estimator), numbers([-0.5, 0.5]))
     assert estimator.scale() == 1
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+@pytest.mark.parametrize("estimator", [LeaveOneOut, SecondSample, SelfCritic])
+def test_costs_of_other_assignments_are_the_baseline(
+    estimator: type[Estimator], samples: int
+) -> None:
+    """It has no state, and costs that are alike leave nothing to learn from, however high."""
+    instance = estimator.make(LATENT, samples=samples).double()
+    q, proposal = instance.distribution(SCORES), propose(instance)
+    costs = numbers([[7.0], [-3.0]]).expand(-1, instance.calls_per_row)
+    nothing = instance.combine(q, proposal, costs.flatten()).surrogate
+    assert nothing is not None
+    torch.testing.assert_close(nothing, torch.zeros_like(nothing))
+
+
+def test_the_critic_is_the_mode() -> None:
+    instance = SelfCritic.make(LATENT, samples=3).double()
+    q = instance.distribution(SCORES.repeat(20, 1))
+    z = instance.propose(q, NO_FEATURES.repeat(20, 1), Sampler(torch.Generator().manual_seed(0)))
+    assert torch.equal(z.extras["z"][:, 3:], q.mode()[:, None])
 
 
 LEARNED = [
