@@ -34,7 +34,7 @@ class ActiveSetSolution(NamedTuple):
     marginals: Tensor
     """(B, D): the mean of the vertices, differentiable in the scores."""
     residual: Tensor
-    """(B,): a bound on ‖marginals − μ*‖₂."""
+    """(B,): a bound on ‖marginals − μ*‖₂, but for rounding in float64."""
     converged: Tensor
     """(B,) bool: the residual is within the tolerance."""
 
@@ -51,22 +51,25 @@ def sparsemap(
     Args:
         scores: s, (B, D), any floating dtype; the work is done in float64.
         oracle: finds the best structure of each row; called with float64 scores.
-        tolerance: on the residual, which is √(2 · duality gap).
+        tolerance: on the residual, which is √(2 · duality gap). Where entries of s beyond [0, 1]
+            compete, as those of structures may, rounding leaves some 10⁻⁷ of the largest.
         max_iterations: vertices looked at, at most; a row that needs more is not converged.
     Raises:
         ValueError: a score is not finite.
     """
     check_finite(scores)
     target = scores.detach().double()
-    solver = Solver(target, oracle(target))
-    distance = target.new_full((len(target),), torch.inf)
+    solver = FarSolver(target, oracle(target))
+    exactly = False
     for _ in range(max_iterations):
-        direction = solver.point()
-        vertex = oracle(-snapped(direction))
-        gap = (direction * (direction - (vertex - target))).sum(dim=1)
-        distance = (2 * gap.clamp(min=0)).sqrt()
-        if not solver.add(vertex, distance > tolerance):
-            break
+        direction = solver.direction()
+        vertex = oracle(-(direction if exactly else snapped(direction)))
+        if not solver.add(vertex, solver.distance(direction, vertex) > tolerance):
+            if exactly:
+                break
+            exactly = True  # next to a large entry small ones were ties, and may not be
+    direction = solver.direction()
+    distance = solver.distance(direction, oracle(-direction))
     vertices, probabilities = solver.solution(scores.double())
     marginals = torch.einsum("bm,bmd->bd", probabilities, vertices)
     dtype = scores.dtype
@@ -177,15 +180,19 @@ class Solver:
         self._reweigh(wanted)
         return True
 
+    def _best(self, rows: Tensor | slice) -> Tensor:
+        """The weights of the best affine combination, for some rows."""
+        y = self.y[rows]
+        return y / y.sum(dim=1, keepdim=True)
+
     def _reweigh(self, moved: Tensor) -> None:
         """Move the weights to the best affine combination, dropping vertices on the way to it."""
-        best = self.y / self.y.sum(dim=1, keepdim=True)
+        best = self._best(slice(None))
         blocked = moved & (best < 0).any(dim=1)
         self.weights = torch.where((moved & ~blocked)[:, None], best, self.weights)
         rows = blocked.nonzero().squeeze(1)
         while len(rows):
-            p, best = self.weights[rows], self.y[rows]
-            best = best / best.sum(dim=1, keepdim=True)
+            p, best = self.weights[rows], self._best(rows)
             reach = torch.where(best < 0, p / (p - best), torch.inf)
             share, first = reach.min(dim=1)
             blocked = share < torch.inf
@@ -232,3 +239,30 @@ class Solver:
         inverse = inverse.gather(2, kept[:, None, :].expand(-1, most, -1))
         y, weights = self.y.gather(1, kept)[:, :, None], self.weights.gather(1, kept)
         return vertices, differentiable(vertices, weights, inverse, y, scores)
+
+
+class FarSolver(Solver):
+    """The same for scores that may be far from the hull of indicator vectors.
+
+    U = V − s would round the vertices away. U = V − c has c, the point of the cube nearest to s,
+    and the rest comes in on the right-hand side: p = RU(s − c) + λy.
+    """
+
+    def __init__(self, scores: Tensor, start: Tensor) -> None:
+        super().__init__(scores.clamp(0, 1), start)
+        self.pull = scores - self.target
+
+    def direction(self) -> Tensor:
+        """μ − s for the current weights, (B, D)."""
+        return self.point() - self.pull
+
+    def distance(self, direction: Tensor, vertex: Tensor) -> Tensor:
+        """√(2 · duality gap), (B,), for the best vertex against the direction."""
+        gap = (direction * (self.point() - (vertex - self.target))).sum(dim=1)
+        return (2 * gap.clamp(min=0)).sqrt()
+
+    def _best(self, rows: Tensor | slice) -> Tensor:
+        gain = torch.bmm(self.shifted[rows], self.pull[rows][:, :, None])
+        best, y = torch.bmm(self.inverse[rows], gain).squeeze(2), self.y[rows]
+        missing = 1 - best.sum(dim=1, keepdim=True)
+        return best + y * (missing / y.sum(dim=1, keepdim=True))

@@ -322,6 +322,35 @@ def test_sparsemap_of_any_oracle_finds_the_nearest_point(oracle: Oracle, vertice
         assert all((vertices == vertex).all(dim=1).any() for vertex in used)
 
 
+def mixed_scores(rows: int, size: int, scale: float) -> Tensor:
+    """Between 0 and 1, of which some are moved up or down by the scale."""
+    generator = torch.Generator().manual_seed(0)
+    moved = torch.randint(-1, 2, (rows, size), generator=generator)
+    return scale * moved + torch.rand(rows, size, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e6])
+def test_sparsemap_of_bits_holds_next_to_large_scores(scale: float) -> None:
+    scores = mixed_scores(600, 8, scale)
+    scores[0, :5] = torch.tensor([scale, 0.3, 0.3 + 5e-9 * scale, 0.61, 0.9])
+    solution = sparsemap(scores, best_bits)
+    error = (solution.marginals - scores.clamp(0, 1)).norm(dim=1)
+    assert solution.converged.all()
+    assert (error <= 1e-9).all()
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4])
+def test_sparsemap_of_chains_is_left_with_rounding_where_scores_are_large(scale: float) -> None:
+    chains = all_chains(4, 3)
+    scores = mixed_scores(32, chains.shape[1], scale)
+    solution = sparsemap(scores, best_chain(4, 3))
+    marginals = solution.marginals
+    steps = marginals[:, None] - chains
+    gap = torch.einsum("bd,bmd->bm", marginals - scores, steps).amax(dim=1)
+    for bound in (solution.residual, (2 * gap.clamp(min=0)).sqrt()):
+        assert (bound <= 1e-7 * scale).all()
+
+
 def test_sparsemap_of_an_oracle_passes_gradcheck() -> None:
     scores = random_scores(3, 14, seed=7).requires_grad_()
     oracle = best_chain(3, 2)
