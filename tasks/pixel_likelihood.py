@@ -56,32 +56,34 @@ class _PixelNLL(torch.autograd.Function):
         count, pixels, size = h.shape
         levels = len(affine)
         graded = any(ctx.needs_input_grad)
-        nll = h.new_empty(count)
-        h_slope = torch.empty_like(h) if graded else None
-        affine_slope = h.new_empty(count, size, levels) if graded else None
-        # One product gives Aᵀe and the normaliser s.
+        rows, x = h.flatten(0, 1), target.flatten()
+        columns = rows.T.contiguous()
+        right, top = h.new_empty(len(rows), 1), h.new_empty(len(rows), 1)
+        # With gradients one product gives Aᵀe and the normaliser s, which is the last row.
         summing = torch.cat([affine.T, affine.new_ones(1, levels)])
+        sums = h.new_empty(size + 1 if graded else 1, len(rows))
+        total = sums[-1]
+        affine_slope = h.new_empty(count, size, levels) if graded else None
         at_once = max(1, TILE // (pixels * levels))
+        # What is not of the size of a tile waits until after the loop: a call takes its time too.
         for start in range(0, count, at_once):
-            part = slice(start, start + at_once)
-            rows, x = h[part].flatten(0, 1), target[part].flatten()
-            e = rows @ affine.T
-            right = e.gather(1, x[:, None])
-            top = e.amax(dim=1, keepdim=True)
-            e.sub_(top).exp_()
-            if h_slope is None or affine_slope is None:
-                total = e.sum(dim=1)
-            else:
-                sums = summing @ e.T
-                total = sums[-1]
-                h_slope[part] = ((sums[:-1] / total).T - affine[x]).view_as(h[part])
-                scaled = (rows.T / total).view(size, -1, pixels).transpose(0, 1).contiguous()
-                expected = scaled @ e.view(-1, pixels, levels)
-                index = target[part, None, :].expand(-1, size, -1)
-                affine_slope[part] = expected.scatter_add(2, index, -h[part].transpose(1, 2))
-            nll[part] = (top + total.log()[:, None] - right).view(-1, pixels).sum(dim=1)
-        ctx.save_for_backward(h_slope, affine_slope)
-        return nll
+            stop = min(start + at_once, count)
+            part = slice(start * pixels, stop * pixels)
+            e = rows[part] @ affine.T
+            torch.gather(e, 1, x[part, None], out=right[part])
+            torch.amax(e, dim=1, keepdim=True, out=top[part])
+            e.sub_(top[part]).exp_()
+            sums[:, part] = summing @ e.T if graded else e.sum(dim=1)
+            if affine_slope is not None:
+                scaled = (columns[:, part] / total[part]).view(size, -1, pixels).transpose(0, 1)
+                e = e.view(-1, pixels, levels)
+                torch.bmm(scaled.contiguous(), e, out=affine_slope[start:stop])
+        if affine_slope is not None:
+            h_slope = ((sums[:-1] / total).T - affine[x]).view_as(h)
+            index = target[:, None, :].expand(-1, size, -1)
+            affine_slope.scatter_add_(2, index, -h.transpose(1, 2))
+            ctx.save_for_backward(h_slope, affine_slope)
+        return (top[:, 0] + total.log() - right[:, 0]).view(count, pixels).sum(dim=1)
 
     @staticmethod
     @once_differentiable
