@@ -23,9 +23,11 @@ def check_registered() -> None:
         UserError: a file can't be imported, or a class in it lacks something.
     """
     with _told_in_a_line("tasks"):
-        _check(all_tasks(), Task)
+        tasks = all_tasks()
     with _told_in_a_line("estimators"):
-        _check(all_estimators(), Estimator)
+        estimators = all_estimators()
+    _check(tasks, Task)
+    _check(estimators, Estimator)
 
 
 def _check(classes: Mapping[str, type], base: type) -> None:
@@ -58,8 +60,6 @@ def _told_in_a_line(package: str) -> Iterator[None]:
     """Tell what keeps a package's modules, or an entry point, from being imported."""
     try:
         yield
-    except UserError:
-        raise
     except SyntaxError as error:
         raise UserError(f"{_line(error.filename, error.lineno)}: {error.msg}") from error
     except Exception as error:

@@ -152,7 +152,7 @@ def latent_loss(
     every_cost, term = evaluate_costs(cost, encoding.context, everything)
     costs, of_labels = every_cost[:count], every_cost[count:]
     cost.recount(len(of_labels), "supervised")
-    known = of_labels.sum() / max(1, len(of_labels))
+    known = _mean(of_labels)
     estimate = estimator.combine(q, proposal, costs.detach())
     check_estimate(estimator, estimate, rows, count)
     if term is None:
