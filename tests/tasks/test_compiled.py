@@ -1,0 +1,50 @@
+"""What the compiled loops share: the exponential, and what is done without numba."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tasks import compiled
+from tasks.compiled.exponential import CONSTANTS, exponentials
+from tasks.pixel_likelihood import pixel_nll, plain_pixel_nll
+from tasks.pointwise import plain_pointwise, pointwise
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(np.float32, 2.5e-7), (np.float64, 1e-13)])
+def test_exponentials_and_their_sum(dtype: type, close: float) -> None:
+    constants = CONSTANTS[np.dtype(dtype).name]
+    bits = np.empty(100_003, f"i{np.dtype(dtype).itemsize}")
+    largest = float(constants[0].largest)
+    for low, high in ((-largest, largest), (-1, 0), (-largest, 0)):
+        x, less = np.linspace(low, high, len(bits)).astype(dtype), dtype(high / 3)
+        wanted = np.exp((x - less).clip(-largest, largest).astype(np.longdouble))
+        total = exponentials(x, less, *constants, bits)
+        np.testing.assert_allclose(x.astype(np.longdouble), wanted, rtol=close)
+        assert high > 0 or total == pytest.approx(float(wanted.sum()), rel=1e-6)
+
+
+def test_exponentials_beyond_the_largest_stay_numbers_and_others_none() -> None:
+    x = np.array([-np.inf, -1e30, 1e30, np.inf, np.nan], np.float32)
+    exponentials(x, np.float32(0), *CONSTANTS["float32"], np.empty(5, np.int32))
+    assert (x[:2] <= np.float32(2e-38)).all()
+    assert (x[:2] >= 0).all()
+    assert (x[2:4] > 1e37).all()
+    assert np.isnan(x[4])
+
+
+def test_without_numba_both_run_and_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pixels", "pointwise"):
+        monkeypatch.setitem(sys.modules, f"tasks.compiled.{name}", None)
+    compiled._imported.cache_clear()
+    features, weight, bias = torch.randn(2, 3, 5), torch.randn(7, 5), torch.randn(7)
+    target = torch.randint(7, (2, 3))
+    with pytest.warns(UserWarning, match="numba is not installed: what tasks/compiled/pixels"):
+        value = pixel_nll(features, weight, bias, target)
+    torch.testing.assert_close(value, plain_pixel_nll(features, weight, bias, target))
+    x, w, v = torch.randn(3, 4), torch.randn(5), torch.randn(5)
+    with pytest.warns(UserWarning, match="numba is not installed: what tasks/compiled/pointwise"):
+        value = pointwise(x, w, v)
+    torch.testing.assert_close(value, plain_pointwise(x, w, v))
+    compiled._imported.cache_clear()
