@@ -306,7 +306,9 @@ def main() -> None:
         print(f"error: {_left_over(error.unused_tokens or [''])}", file=sys.stderr)
         code = 2
     except CycloptsError as error:
-        print(f"error: {' '.join(str(error).split())}; see run_bench.py --help", file=sys.stderr)
+        what = " ".join(str(error).split()).removesuffix(".")
+        stop = "" if what.endswith("?") else ";"
+        print(f"error: {what}{stop} see run_bench.py{_command()} --help", file=sys.stderr)
         code = 2
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -319,6 +321,11 @@ def main() -> None:
         print(f"error: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def _command() -> str:
+    """The command that was asked for, if any, after a space."""
+    return "".join(f" {word}" for word in sys.argv[1:2] if word in app)
 
 
 def _left_over(words: list[str]) -> UserError:
