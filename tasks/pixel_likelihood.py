@@ -38,6 +38,8 @@ def pixel_nll(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) ->
         target: x, (N, P) int64, grey levels 0 to L − 1.
     Returns:
         (N,), differentiable once in features, weight and bias.
+    Raises:
+        IndexError: a grey level that is not one of these (RuntimeError in whole-tensor operations).
     """
     ones = features.new_ones(*features.shape[:2], 1)
     affine = torch.cat([weight, bias[:, None]], dim=1)
@@ -91,13 +93,11 @@ def _in_loops(
     pixels, levels = h.shape[1], len(affine)
     if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < levels:
         raise IndexError(f"a grey level that is none of 0 to {levels - 1}")
-    missing = -pixels % loops.PIXELS  # are filled up with zeros, which change no slope
-    nll, *slopes = loops.pixel_nll(
-        F.pad(h, (0, 0, 0, missing)).contiguous().numpy(),
-        affine.T.contiguous().numpy(),
-        F.pad(target, (0, missing)).contiguous().numpy(),
-        graded,
-    )
+    missing = -pixels % loops.PIXELS
+    if missing:  # zeros fill them up, which change no slope
+        h, target = F.pad(h, (0, 0, 0, missing)), F.pad(target, (0, missing))
+    arrays = (t.contiguous().numpy() for t in (h, affine.T, target))
+    nll, *slopes = loops.pixel_nll(*arrays, graded)
     value = torch.from_numpy(nll)[:, :pixels].sum(dim=1)
     if not graded:
         return Solution(value, None, None)
