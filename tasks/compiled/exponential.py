@@ -66,7 +66,8 @@ def exponentials(
     """Put exp(x − less) in the place of each x; their sum.
 
     Args:
-        x: (L,).
+        x: (L,), which are overwritten.
+        constants, series: those of x's type, of `CONSTANTS`.
         bits: (L,) whole numbers of as many bits, which are overwritten.
     """
     powers = bits.view(x.dtype)

@@ -1,6 +1,7 @@
 """Tasks of each kind, small, in float64, on the bundled digits."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,11 @@ def make_task(name: str, batch_size: int = 8, **settings: object) -> Task:
 @pytest.fixture(params=sorted(TASKS))
 def task(request: pytest.FixtureRequest) -> Task:
     return make_task(request.param)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Give torch back the threads that it had before the test."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

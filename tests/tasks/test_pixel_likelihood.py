@@ -1,7 +1,5 @@
 """The likelihood in compiled loops and in tiles against the plain one."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -20,13 +18,6 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     else:  # the test is to fail where these are not taken
         monkeypatch.setattr(pixel_likelihood, "_in_tiles", None)
     return request.param
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def problem(

@@ -1,7 +1,5 @@
 """The network of single numbers in compiled loops and in tiles against the plain one."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -18,13 +16,6 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     else:  # the test is to fail where these are not taken
         monkeypatch.setattr(module, "_tiles", None)
     return request.param
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def arguments(dtype: torch.dtype, rows: int = 3, units: int = 5) -> list[Tensor]:
