@@ -4,6 +4,7 @@ Without pandas, which takes longer to import than all of this takes.
 """
 
 import json
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
@@ -181,7 +182,19 @@ def read_table(file: Path) -> pa.Table:
     Raises:
         ResultsError: it is damaged, of another schema, or not of ours.
     """
-    return _checked(_read(file), file, in_path=False)
+    return _checked(_in_our_types(_read(file)), file, in_path=False)
+
+
+def _in_our_types(table: pa.Table) -> pa.Table:
+    """What pandas has read and written again, as rows were picked from it: it has a type of its own
+    for text, takes whole numbers of which some are missing for others, and adds its index."""
+    table = table.select([n for n in table.column_names if not n.startswith("__index_level_")])
+    ours = {field.name: field.type for field in kind_with(table.column_names).whole}
+    for place, field in enumerate(table.schema):
+        with suppress(pa.ArrowException):  # then it is refused
+            column = table[place].cast(ours.get(field.name, field.type))
+            table = table.set_column(place, field.name, column)
+    return table
 
 
 def _read(file: Path) -> pa.Table:

@@ -155,6 +155,22 @@ def test_a_file_that_is_no_parquet_is_named(
         )
 
 
+def test_a_table_that_pandas_wrote_again_is_read(table: pd.DataFrame, tmp_path: Path) -> None:
+    """It makes other types of text and of whole numbers of which some are missing."""
+    table.loc[table["seed"] == 1, "examples"] = None
+    write(table, tmp_path)
+    before = load_results(tmp_path)
+    path = tmp_path / "table.parquet"
+    picked = pd.read_parquet(path).query("estimator == 'sfe'")
+    picked.to_parquet(path)
+    assert pq.read_schema(path).types != as_stored(table).schema.types
+    expected = before[before["estimator"] == "sfe"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(load_results(tmp_path), expected)
+    picked.assign(step=0.5).to_parquet(path)
+    with pytest.raises(ResultsError, match="has double in the column step, not int64"):
+        load_results(tmp_path)
+
+
 def test_a_table_without_its_partitions_is_refused(table: pd.DataFrame, tmp_path: Path) -> None:
     pq.write_table(as_stored(table).drop_columns(["task"]), tmp_path / "table.parquet")
     with pytest.raises(ResultsError, match=r"table\.parquet has no column task: move it elsewhere"):
