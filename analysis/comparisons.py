@@ -11,6 +11,7 @@ from analysis.scores import ENDED_BADLY, ended_badly, normalised, score_frame, s
 from analysis.statistics import (
     LEAST_SEEDS,
     LEVEL,
+    Floats,
     could_be_best,
     holm,
     interquartile_mean,
@@ -202,25 +203,29 @@ def over_tasks(table: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
     """Estimators compared over all tasks, as far as they ran on every one.
 
     Over the seeds at which all of them have ended, well or not. A run that failed or diverged takes
-    the last rank, and the normalised score 0.
+    the last rank, and the lowest normalised score of any run on the task.
 
     Returns:
         a row for each estimator, best rank first; columns seeds, tasks, rank, iqm and improvement
         (over the baseline), each with _low and _high. Empty for less than two tasks or estimators.
     """
     tasks = sorted(final_rows(table)["task"].unique())
-    frames = [_oriented(table, task) for task in tasks]
-    columns = [set(map(str, frame.columns)) for frame in frames]
-    names = sorted(set.intersection(*columns) - {FLOOR}) if columns else []
+    tasks = [task for task in tasks if not score_frame(table, task).empty]
+    cells = _ended(table, tasks)
+    names = _on_all(cells, tasks)
     if len(tasks) < 2 or len(names) < 2:
         return pd.DataFrame()
-    seeds = _ended_seeds(table, tasks, names)
+    seeds = _ended_seeds(cells, tasks, names)
     if not seeds:
         return pd.DataFrame()
-    signed = np.stack([frame.reindex(seeds)[names].to_numpy(float) for frame in frames])
+    frames = [_oriented(table, task) for task in tasks]
+    signed = np.stack([_of_runs(frame, seeds, names) for frame in frames])
     mean_ranks = ranks(signed).mean(axis=0)
-    scaled = (normalised(frame, more_is_better=True).reindex(seeds)[names] for frame in frames)
-    shares = np.stack([frame.fillna(0.0).to_numpy(float) for frame in scaled])
+    scaled = [normalised(frame, more_is_better=True) for frame in frames]
+    # Runs below the worst mean have less than 0: what failed has no more than they.
+    shares = np.stack(
+        [np.nan_to_num(_of_runs(one, seeds, names), nan=one.min().min()) for one in scaled]
+    )
     lowest = np.nan_to_num(signed, nan=-np.inf)
     lines: dict[str, dict[str, Any]] = {}
     for place, name in enumerate(names):
@@ -262,10 +267,26 @@ def _oriented(table: pd.DataFrame, task: str) -> pd.DataFrame:
     return frame if score_of(rows).more_is_better else -frame
 
 
-def _ended_seeds(table: pd.DataFrame, tasks: list[str], names: list[str]) -> list[int]:
-    """The seeds at which every estimator has ended on every task."""
+def _ended(table: pd.DataFrame, tasks: list[str]) -> pd.DataFrame:
+    """The cells of some tasks that have ended, well or not, the floor's left out; each once."""
     cells = outcomes(table)
-    cells = cells[cells["task"].isin(tasks) & cells["estimator"].isin(names)]
+    cells = cells[cells["task"].isin(tasks) & (cells["estimator"] != FLOOR)]
     cells = cells[cells["status"].isin(["ok", *ENDED_BADLY])]
-    ended = cells.drop_duplicates(["task", "estimator", "seed"]).groupby("seed").size()
+    return cells.drop_duplicates(["task", "estimator", "seed"])
+
+
+def _on_all(cells: pd.DataFrame, tasks: list[str]) -> list[str]:
+    """The estimators that have cells on every task, be it one that lost them all."""
+    on = cells.groupby("estimator")["task"].nunique()
+    return sorted(map(str, on.index[on == len(tasks)]))
+
+
+def _ended_seeds(cells: pd.DataFrame, tasks: list[str], names: list[str]) -> list[int]:
+    """The seeds at which every estimator has ended on every task."""
+    ended = cells[cells["estimator"].isin(names)].groupby("seed").size()
     return [int(seed) for seed in ended.index[ended == len(tasks) * len(names)]]
+
+
+def _of_runs(frame: pd.DataFrame, seeds: list[int], names: list[str]) -> Floats:
+    """Scores of seeds (rows) and estimators, (n, k), NaN where a frame has none."""
+    return frame.reindex(index=seeds, columns=names).to_numpy(float)

@@ -245,7 +245,8 @@ def _add_comparison_over_tasks(report: _Report, ends: pd.DataFrame, baseline: st
     said = (
         f"Estimators that ran on all {tasks} tasks, over the {_counted(seeds, 'seed')} at which "
         "all of them ended; 95% intervals are over seeds. Interquartile means are of scores "
-        "between 0, the worst mean on a task, and 1, the best."
+        "between 0, the worst mean on a task, and 1, the best. A run that did not end well takes "
+        "the last rank and the lowest score."
     )
     if seeds < LEAST_SEEDS:
         said += f" No interval below {LEAST_SEEDS} seeds."

@@ -171,6 +171,30 @@ def test_over_tasks_waits_for_seeds_and_ranks_failures_last() -> None:
     assert found.loc["dense", "rank"] == pytest.approx((11 * 1 + 3) / 12)
 
 
+def test_over_tasks_ranks_what_lost_every_run_of_a_task_last() -> None:
+    table = grid(["a", "b"], NAMES, 6, noise=0.001)
+    table = table[~((table["task"] == "b") & (table["estimator"] == "dense"))]
+    lost = table_of([cell("b", "dense", seed, 0.1, status="diverged") for seed in range(6)])
+    found = over_tasks(pd.concat([table, lost]), "sfe")
+    assert found["rank"].to_dict() == {"rloo": 1.5, "dense": 2, "sfe": 2.5}
+    assert found.loc["dense", "improvement"] == pytest.approx(0.5, abs=0.1)
+    skipped = table_of([cell("b", "dense", seed, 0.1, status="skipped") for seed in range(6)])
+    assert set(over_tasks(pd.concat([table, skipped]), "sfe").index) == {"rloo", "sfe"}
+
+
+def test_a_run_that_failed_counts_no_more_than_the_worst_that_ended() -> None:
+    cells = [
+        cell(task, name, seed, score, status="ok" if seed % 2 or name != "rloo" else "diverged")
+        for task in ("a", "b")
+        for seed in range(6)
+        for name, score in (
+            ("none", 0.2), ("dense", 0.9), ("sfe", (0.1, 0.6)[seed % 2]), ("rloo", 0.6),
+        )
+    ]  # fmt: skip
+    found = over_tasks(table_of(cells), "dense")
+    assert found["iqm"].to_dict() == pytest.approx({"dense": 1, "rloo": 1.5 / 7, "sfe": 1.5 / 7})
+
+
 def test_changes_are_of_the_same_estimator_at_the_same_seeds() -> None:
     effects = [0.1, 0.9, 0.5, 0.3]
     before = [cell("game", "rloo", s, effects[s]) for s in range(4)]
