@@ -6,6 +6,7 @@ Optuna's numbers order the trials for all processes alike: should two of them qu
 same moment, the trial with the lower number stands and the other is withdrawn.
 """
 
+import itertools
 import os
 import socket
 import threading
@@ -109,9 +110,9 @@ class SharedStudy:
             self.study.set_user_attr(_ABOUT, about)
         elif stored is None:
             raise UserError(f"study {name} is stored, and no search of ours: give another --out")
-        elif stored != about:
-            change = _first_change(stored, about)
-            raise UserError(f"study {name} was begun with another {change}: give another --out")
+        else:
+            self.about = stored
+            self.check(about)
 
     @classmethod
     def stored(cls, storage: BaseStorage, prefix: str) -> "list[SharedStudy]":
@@ -122,6 +123,19 @@ class SharedStudy:
             if summary.study_name.startswith(prefix) and about is not None:
                 found.append(cls(storage, summary.study_name, about))
         return found
+
+    def check(self, about: dict[str, Any]) -> None:
+        """Refuse what the study is not about.
+
+        Args:
+            about: parts of what it should be about.
+        Raises:
+            UserError: names the first part that differs.
+        """
+        stored = {name: self.about.get(name) for name in about}
+        if stored != about:
+            change, name = _first_change(stored, about), self.study.study_name
+            raise UserError(f"study {name} was begun with another {change}: give another --out")
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """All trials, or those in some states, by number."""
@@ -146,8 +160,7 @@ class SharedStudy:
         """
         self.bury()
         while self._wants_more(budget):
-            self._fill(budget, start)
-            if not self.trials(TrialState.WAITING):
+            if not self._queue(budget, start):
                 return None
             trial = self.study.ask()
             trial.set_user_attr("worker", {"host": socket.gethostname(), "pid": os.getpid()})
@@ -182,21 +195,25 @@ class SharedStudy:
         assert budget.seconds is not None
         return sum(t.user_attrs.get("train_seconds", 0.0) for t in counted) < budget.seconds
 
-    def _fill(self, budget: Budget, start: dict[str, Any]) -> None:
-        """Queue every place that is free, or the next one where time is what limits them."""
+    def _queue(self, budget: Budget, start: dict[str, Any]) -> bool:
+        """Queue the lowest place that is free, unless one waits already; whether there is any.
+
+        One at a time, so that what was stopped comes before what is to follow it. Another process
+        may take what waits before we do: then the next turn queues the next place.
+        """
         alive = self.trials(TrialState.WAITING, TrialState.RUNNING)
+        if any(trial.state == TrialState.WAITING for trial in alive):
+            return True
         held = {place(trial) for trial in alive + self.counted()}
         lost = self._lost()
         dead = [place(t) for t in self.trials(TrialState.FAIL) if lost.get(t.number) == "dead"]
-        if budget.trials is not None:
-            wanted = range(budget.trials)
-        else:
-            idle = not self.trials(TrialState.WAITING)
-            wanted = range(max([*held, *dead], default=-1) + 1 + idle)
-        for number in wanted:
-            if number not in held and dead.count(number) < ATTEMPTS:
-                parameters = start if number == 0 else {}
-                self.study.enqueue_trial(parameters, user_attrs={"place": number})
+        places = itertools.count() if budget.trials is None else range(budget.trials)
+        free = (n for n in places if n not in held and dead.count(n) < ATTEMPTS)
+        number = next(free, None)
+        if number is None:
+            return False
+        self.study.enqueue_trial(start if number == 0 else {}, user_attrs={"place": number})
+        return True
 
     def _stands(self, number: int) -> bool:
         """Whether a trial is the first for its place, of those that are not lost."""

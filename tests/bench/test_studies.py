@@ -63,7 +63,7 @@ def test_the_place_of_a_dead_process_is_taken_again(tmp_path: Path) -> None:
     study = shared(tmp_path)
     alive, dead = take(study), take(study)
     dead.set_user_attr("worker", {"host": socket.gethostname(), "pid": dead_process()})
-    assert [place(take(study)) for _ in range(4)] == [2, 3, 4, 1]
+    assert [place(take(study)) for _ in range(4)] == [1, 2, 3, 4]
     assert study.claim(FIVE, {}, "run") is None
     assert study.counted() == []
     assert study.study.trials[alive.number].state == TrialState.RUNNING
@@ -117,6 +117,25 @@ def test_of_two_trials_for_a_place_the_first_stands(tmp_path: Path) -> None:
     assert study.counted() == []
 
 
+@pytest.mark.parametrize("budget", [FIVE, Budget(None, 10.0)])
+def test_who_is_too_late_for_a_place_takes_the_next(
+    budget: Budget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process takes what waits between our look and our hand."""
+    study, other, quicker = shared(tmp_path), shared(tmp_path), []
+    queue = study._queue
+
+    def queue_too_late(*arguments: Any) -> bool:
+        found = queue(*arguments)
+        if not quicker:
+            quicker.append(take(other, budget))
+        return found
+
+    monkeypatch.setattr(study, "_queue", queue_too_late)
+    assert place(take(study, budget)) == 1
+    assert place(quicker[0]) == 0
+
+
 def test_what_a_stopped_run_had_is_taken_again(tmp_path: Path) -> None:
     study = shared(tmp_path)
     study.study.tell(take(study), 1.0)
@@ -124,7 +143,7 @@ def test_what_a_stopped_run_had_is_taken_again(tmp_path: Path) -> None:
     other = study.claim(FIVE, {}, "another run")
     assert other is not None
     study.withdraw("run")
-    assert [place(take(study)) for _ in range(3)] == [3, 4, 1]
+    assert [place(take(study)) for _ in range(3)] == [1, 3, 4]  # what is stopped is not put off
     assert study.study.trials[other.number].state == TrialState.RUNNING
 
 
