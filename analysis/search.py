@@ -292,12 +292,14 @@ def write_search_report(folder: Path) -> list[Path]:
 
 def _how(table: pd.DataFrame) -> str:
     """How the trials were made, in a sentence."""
-    first = table.iloc[0]
+    sampler, pruner, seeds, command = (
+        " or ".join(sorted(map(str, table[name].unique())))
+        for name in ("sampler", "pruner", "seeds", "command")
+    )
     return (
-        f"Each pair's trials: sampler {first['sampler']}, pruner {first['pruner']}, "
-        f"{first['seeds']} seed(s) a trial, none of them the benchmark's; values are on validation "
-        f"data. Made by `{first['command']}`. The best of many noisy values is too good: compare "
-        "on test, with other seeds."
+        f"Each pair's trials: sampler {sampler}, pruner {pruner}, {seeds} seed(s) a trial, none of "
+        f"them the benchmark's; values are on validation data. Made by `{command}`. The best of "
+        "many noisy values is too good: compare on test, with other seeds."
     )
 
 

@@ -117,7 +117,7 @@ def tune(
     from bench.cli_tune import shown
     from bench.printing import print_frames, print_line
     from bench.search_results import write_results
-    from bench.tuning import run_search
+    from bench.tuning import check_comparable, run_search
 
     grid.check()
     tuning.check()
@@ -127,6 +127,7 @@ def tune(
     plans = tuning.studies(grid, execution)
     console = output.console()
     # What is wrong with a stored study is better known before anything runs.
+    check_comparable(plans, search, execution)
     studies = [plan.open(search, execution) for plan in plans]
     dead = sum(study.bury() for study in studies)
     if dead:

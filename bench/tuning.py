@@ -4,9 +4,11 @@ A trial is a cell like any other, at a seed that is for searching alone: it is r
 runner, and judged by validation data.
 """
 
+import itertools
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -18,13 +20,14 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import Trial, TrialState
 from pydantic import ValidationError
 
+from analysis.stored import rows_of_cell
 from bench.cells import FIRST_TUNING_SEED, Cell, cell_latent
 from bench.errors import invalid
 from bench.numerics import NUMERICS
 from bench.profiles import TrainingSettings, with_named
 from bench.runner import Execution, Outcome, PrunedError, Watch, run_cell
 from bench.search_space import Space, holds, starting_point, suggest
-from bench.store import last_row, stored_status
+from bench.store import cell_path, last_row, stored_status
 from bench.studies import Budget, SharedStudy, beating, open_storage, place
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
@@ -32,6 +35,9 @@ from tasks.streams import derive_seed
 
 SCHEMA = 1
 """Version of what a study holds."""
+
+COMPARED = ("numerics", "objectives", "data", "task settings", "evaluation")
+"""What the studies of a task in one folder have in common, as its report compares their values."""
 
 PATIENCE = 1 / 3
 """Share of a training, the warm start aside, in which no trial is pruned."""
@@ -77,14 +83,9 @@ class StudyPlan:
         values = starting_point(self.cell)
         return {n: values[n] for n, among in self.space.items() if holds(among, values.get(n))}
 
-    def open(self, search: Search, execution: Execution) -> SharedStudy:
-        """The stored study.
-
-        Raises:
-            UserError: the storage can't be reached, or holds another study of this name.
-        """
-        storage = open_storage(search.storage, execution.results)
-        about = {
+    def about(self, search: Search, execution: Execution) -> dict[str, Any]:
+        """What the study is for, which is stored with it and may not change."""
+        return {
             "schema": SCHEMA,
             "numerics": NUMERICS,
             "task": self.cell.task,
@@ -102,8 +103,16 @@ class StudyPlan:
             "seed": search.seed,
             "seeds": search.seeds,
         }
+
+    def open(self, search: Search, execution: Execution) -> SharedStudy:
+        """The stored study.
+
+        Raises:
+            UserError: the storage can't be reached, or holds another study of this name.
+        """
+        storage = open_storage(search.storage, execution.results)
         pruner = _pruner(search.pruner) if len(self.objectives) == 1 else NopPruner()
-        return SharedStudy(storage, self.name, about, pruner)
+        return SharedStudy(storage, self.name, self.about(search, execution), pruner)
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,20 @@ class Trialled:
     reason: str | None = None
     values: tuple[float, ...] = ()
     parameters: dict[str, Any] | None = None
+
+
+def check_comparable(plans: Sequence[StudyPlan], search: Search, execution: Execution) -> None:
+    """Refuse studies whose values can't stand beside those that a folder has of the same task.
+
+    Raises:
+        UserError: one differs in something of `COMPARED`, or the storage can't be reached.
+    """
+    storage = open_storage(search.storage, execution.results)
+    stored = SharedStudy.stored(storage, f"{execution.results.name}:")
+    for plan, other in itertools.product(plans, stored):
+        if other.about["task"] == plan.cell.task:
+            about = plan.about(search, execution)
+            other.check({name: about[name] for name in COMPARED})
 
 
 def run_search(
@@ -204,12 +227,14 @@ def _run_cells(
         refusal = estimator.refusal(cell_latent(cell, execution.data_dir), settings)
         if refusal is not None:
             outcomes.append(Outcome(cell, "skipped", refusal))
-        elif stored_status(execution.results, cell) == "ok":
-            outcomes.append(Outcome(cell, "ok", None))
         else:
             judged = number == 0 and len(plan.objectives) == 1
             watch = _pruning(plan, trial) if judged else _ignore
-            outcomes.append(run_cell(cell, execution, execution.jobs - 1, watch))
+            if stored_status(execution.results, cell) == "ok":
+                _replay(execution, cell, watch)
+                outcomes.append(Outcome(cell, "ok", None))
+            else:
+                outcomes.append(run_cell(cell, execution, execution.jobs - 1, watch))
         if outcomes[-1].status != "ok":
             break
     return outcomes
@@ -252,6 +277,16 @@ def _ignore(row: dict[str, Any]) -> None:
     """Watch nothing."""
 
 
+def _replay(execution: Execution, cell: Cell, watch: Watch) -> None:
+    """Report the evaluations of a stored cell, as later trials are judged by them too.
+
+    It came to its end before its trial was stopped: nothing is saved by pruning it now.
+    """
+    for row in rows_of_cell(cell_path(execution.results, cell)).to_pylist():
+        with suppress(PrunedError):
+            watch(row)
+
+
 def _tell(
     plan: StudyPlan,
     shared: SharedStudy,
@@ -267,10 +302,13 @@ def _tell(
     trial.set_user_attr("keys", [outcome.cell.key for outcome in outcomes])
     values: tuple[float, ...] = ()
     if last.status == "ok":
-        state = TrialState.COMPLETE
         metrics = _means(rows, (*all_tasks()[plan.cell.task].metrics, "decoder_calls"))
         trial.set_user_attr("metrics", metrics)
         values = tuple(metrics[name] for name in plan.objectives)
+        state = TrialState.COMPLETE
+        if not np.isfinite(values).all():
+            state, reason = TrialState.PRUNED, f"no finite {', '.join(plan.objectives)}"
+            values = ()
     elif last.status == "failed":
         state = TrialState.FAIL
     else:

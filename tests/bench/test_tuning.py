@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from analysis.search import best_so_far, load_trials
 from bench import tuning
 from bench.cells import FIRST_TUNING_SEED, plan
 from bench.claims import GRID_CLAIM, is_claimed
+from bench.errors import UserError
 from bench.profiles import Profile, load_profile
 from bench.runner import Execution, Outcome, PrunedError
 from bench.search_results import write_results
 from bench.search_space import search_space
 from bench.studies import Budget, place
-from bench.tuning import Search, StudyPlan, Trialled, run_search
+from bench.tuning import Search, StudyPlan, Trialled, check_comparable, run_search
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
 from tests.bench.conftest import TINY, Here, started
@@ -141,6 +143,46 @@ def test_the_same_seed_gives_the_same_study_also_after_a_stop(
     assert trials_of(found, search, execution) == searched[1]
 
 
+def test_a_stop_between_the_cells_of_a_trial_takes_nothing_from_the_pruner(
+    tiny_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The evaluations of the first cell, which is stored, are told again."""
+    longer = tiny_profile.model_copy(update={"training": {**tiny_profile.training, "epochs": 3}})
+    found, search, run_cell = study_of(longer), searching(1, 2, "median"), tuning.run_cell
+
+    def stop_at_the_second(cell: Any, *arguments: Any) -> Outcome:
+        if cell.seed > FIRST_TUNING_SEED:
+            raise KeyboardInterrupt
+        return run_cell(cell, *arguments)
+
+    reported = []
+    for name in ("stopped", "at once"):
+        execution = executing(tmp_path / name)
+        if name == "stopped":
+            monkeypatch.setattr(tuning, "run_cell", stop_at_the_second)
+            with pytest.raises(KeyboardInterrupt):
+                run_search([found], search, execution)
+            monkeypatch.setattr(tuning, "run_cell", run_cell)
+        run_search([found], search, execution)
+        (trial,) = found.open(search, execution).counted()
+        reported.append(trial.intermediate_values)
+    assert reported[0] == reported[1] != {}
+
+
+def test_studies_of_a_task_in_one_folder_can_be_compared(
+    tiny_profile: Profile, tmp_path: Path
+) -> None:
+    execution, search = executing(tmp_path / "tune"), searching()
+    study_of(tiny_profile).open(search, execution)
+    other = study_of(tiny_profile, "rloo")
+    check_comparable([other], search, execution)
+    words = r"study tune:signal_game/sfe-ma was begun with another objectives \(stored"
+    with pytest.raises(UserError, match=words):
+        check_comparable([replace(other, objectives=("loss",))], search, execution)
+    elsewhere = replace(other.cell, task="ssvae")
+    check_comparable([replace(other, objectives=("loss",), cell=elsewhere)], search, execution)
+
+
 def test_a_trial_means_over_its_seeds(tiny_profile: Profile, tmp_path: Path) -> None:
     execution, found, search = executing(tmp_path / "x"), study_of(tiny_profile), searching(1, 2)
     run_search([found], search, execution)
@@ -198,6 +240,19 @@ def test_a_trial_below_the_median_is_pruned(
     complete = ["complete"] * 5
     assert [trialled.state for trialled in ended] == [*complete, "pruned", "complete", "complete"]
     assert ended[5].reason == "accuracy 0.1 at epoch 2"
+
+
+def test_a_trial_without_a_number_to_go_by_is_over(
+    tiny_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(monkeypatch, {}, {})
+    row = {"accuracy": float("nan"), "loss": 1.0, "decoder_calls": 1.0, "train_seconds": 0.1}
+    monkeypatch.setattr(tuning, "last_row", lambda results, cell: row)
+    ended: list[Trialled] = []
+    run_search([study_of(tiny_profile)], searching(2), executing(tmp_path / "x"), ended.append)
+    assert [(one.place, one.state, one.reason) for one in ended] == [
+        (0, "pruned", "no finite accuracy"), (1, "pruned", "no finite accuracy"),
+    ]  # fmt: skip
 
 
 def test_a_failure_is_told_and_counts(
