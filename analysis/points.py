@@ -68,15 +68,21 @@ def score_against_seconds(table: pd.DataFrame, task: str, axes: Axes) -> None:
 
 
 def rate_against_distortion(table: pd.DataFrame, task: str, axes: Axes) -> None:
-    """Rate and distortion on test, as means ± standard error; grey lines have equal ELBO."""
+    """Rate and distortion on test, as means ± standard error; grey lines have equal ELBO.
+
+    How many runs failed, diverged or gave no score stands beside the point.
+    """
+    bad = ended_badly(table, task)
     rows = final_rows(table[table["task"] == task]).dropna(subset=["rate", "distortion"])
     groups = {str(name): own for name, own in rows.groupby("estimator")}
     for name in ordered(groups):
         rate, distortion = groups[name]["rate"], groups[name]["distortion"]
+        at = float(rate.mean()), float(distortion.mean())
         axes.errorbar(
-            rate.mean(), distortion.mean(), xerr=_error(rate), yerr=_error(distortion),
-            color=colour(name), marker=marker(name), elinewidth=0.7, linestyle="none", label=name,
+            *at, xerr=_error(rate), yerr=_error(distortion), color=colour(name),
+            marker=marker(name), elinewidth=0.7, linestyle="none", label=name,
         )  # fmt: skip
+        _mark_lost(axes, name, bad[name], at)
     axes.autoscale_view()
     limits = axes.get_xlim(), axes.get_ylim()
     corners = np.linspace(sum(low for low, _ in limits), sum(high for _, high in limits), 8)
@@ -245,11 +251,7 @@ def _score_against(
             markerfacecolor=colour(name) if on_front else "white", elinewidth=0.7,
             linestyle="none", label=name, zorder=3 if on_front else 2,
         )  # fmt: skip
-        if bad[name]:
-            axes.annotate(
-                f"{bad[name]} ✕", (x, y), xytext=(3, 3), textcoords="offset points", fontsize=6,
-                color=colour(name),
-            )  # fmt: skip
+        _mark_lost(axes, name, bad[name], (x, y))
     best = means.loc[front].sort_values(cost)
     axes.step(best[cost], best[column], where="post", color=GREY, linewidth=0.9, zorder=1)
     logarithmic(axes.xaxis)
@@ -257,6 +259,15 @@ def _score_against(
     axes.margins(y=0.08)
     axes.autoscale_view()
     entitle(axes, task, note, _mark_floor(axes.axhline, floor, axes.get_ylim()))
+
+
+def _mark_lost(axes: Axes, name: str, lost: int, at: tuple[float, float]) -> None:
+    """Beside a mean, how many runs are missing from it, if any."""
+    if lost:
+        axes.annotate(
+            f"{lost} ✕", at, xytext=(3, 3), textcoords="offset points", fontsize=6,
+            color=colour(name),
+        )  # fmt: skip
 
 
 def pareto_front(cost: pd.Series, gain: pd.Series) -> list[str]:

@@ -260,8 +260,10 @@ def test_what_lost_a_run_is_not_on_the_front(draw: figures.Draw, axes: Axes) -> 
 
 
 def test_rate_and_distortion_are_means(axes: Axes) -> None:
-    table = table_of(cell("bitvector", "sfe", seed, rate) for seed, rate in enumerate([1.0, 3.0]))
+    cells = [cell("bitvector", "sfe", seed, rate) for seed, rate in enumerate([1.0, 3.0])]
+    table = table_of([*cells, cell("bitvector", "sfe", 2, 9.0, status="diverged")])
     rate_against_distortion(table, "bitvector", axes)
+    assert [text.get_text() for text in axes.texts] == ["1 ✕"]
     (bar,) = axes.containers
     assert (bar.lines[0].get_xdata()[0], bar.lines[0].get_ydata()[0]) == (2.0, 12.0)
     across, up = (part.get_segments()[0] for part in bar.lines[2])
