@@ -179,7 +179,12 @@ def write_gradient_report(folder: Path) -> list[Path]:
     table = load_gradients(folder)
     rows = pooled(table)
     figures = _save_figures(rows, folder / "figures")
-    parts = [f"# {folder.name}", _OVERVIEW, markdown(overview(rows), "estimator")]
+    parts = [
+        f"# {folder.name}",
+        _OVERVIEW,
+        _over_seeds(rows),
+        markdown(overview(rows), "estimator"),
+    ]
     if mixed := told(table[table["status"] == "ok"]):
         parts.append(f"{mixed}: times are those of most cells of a task.")
     for task in sorted(rows["task"].unique()):
@@ -200,10 +205,23 @@ _OVERVIEW = (
     f"Gradients of the {GROUP}'s parameters at the last checkpoint, relative to the exact one: "
     "bias of estimators as they are set (with a 95% interval, or what it is below where none was "
     "found) and variance of one estimate at equal decoder calls, the fewest of the tables below. "
-    "Means over seeds. † By its own account the estimator has no bias: chance, one time in "
+    "† By its own account the estimator has no bias: chance, one time in "
     "twenty, or an outcome so rare that no draw has seen it, for which no interval has room. ‡ Its "
     "own objective has no gradient here (at one seed at least): q is sure of one assignment."
 )
+
+
+def _over_seeds(rows: pd.DataFrame) -> str:
+    """How many seeds the means are over, and which are over fewer."""
+    if rows.empty:
+        return "No measurement is ok."
+    most = int(rows["seeds"].max())
+    fewer = rows[rows["seeds"] < most].drop_duplicates(["task", "estimator"])
+    names = ", ".join(f"{row.task} {row.estimator}" for row in fewer.itertuples())
+    said = f"Means over {most} seed{'s' * (most != 1)}"
+    return f"{said}, over fewer of {names}." if names else f"{said}."
+
+
 _QUALITY = "As set, and with one setting turned at a time; variance and MSE are of one estimate."
 _BUDGET = (
     "Variance at equal decoder calls, measured with as many samples as make them, and at equal "

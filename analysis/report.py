@@ -259,16 +259,28 @@ def _add_comparison_over_tasks(report: _Report, ends: pd.DataFrame, baseline: st
 def _add_changes(report: _Report, ends: pd.DataFrame, earlier: pd.DataFrame, against: Path) -> None:
     """The tables of differences to another folder."""
     report.parts.append(f"## Against {against}")
-    for task in sorted(set(ends["task"]) & set(earlier["task"])):
+    tasks = sorted(set(ends["task"]) & set(earlier["task"]))
+    if not tasks:
+        report.parts.append("The two folders have no task in common.")
+    for task in tasks:
         found = changes(ends, earlier, task)
         if found.empty:
             report.parts.append(f"No estimator has scores on {task} at the same seeds in both.")
             continue
         shown = differences_table(found, score_of(final_rows(ends[ends["task"] == task])))
-        report.parts.append(
+        said = (
             "Minus the same estimator there, at the same seeds, with a 95% interval for each "
             f"alone; a statement on {len(found)} of them takes {seeds_needed(len(found))} seeds."
         )
+        here, there = (
+            _some(final_rows(rows[rows["task"] == task])["numerics"]) for rows in (ends, earlier)
+        )
+        if here != there:
+            said += (
+                f" The numerics are of version {here} here and {there} there: differences may be "
+                "theirs (docs/NUMERICS.md)."
+            )
+        report.parts.append(said)
         report.add(f"{task}_changes", shown, f"{task} − {against.name}", found)
 
 

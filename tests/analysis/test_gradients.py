@@ -109,6 +109,7 @@ def test_times_are_of_cells_under_equal_circumstances(tmp_path: Path, table: pd.
     assert frame.loc["sfe-learned", "ms"] == "–"
     assert "in 8.0 ms" in budget_table(pooled(mixed), "ssvae")
     report, *_ = write_gradient_report(write(mixed, tmp_path, GRADIENTS))
+    assert "Means over 2 seeds, over fewer of ssvae" in report.read_text()
     assert "equal circumstances (machine: one, two): times are those of most" in report.read_text()
 
 
@@ -201,6 +202,7 @@ def test_the_report_is_written_from_rows_alone(table: pd.DataFrame, tmp_path: Pa
     write(table, tmp_path, GRADIENTS)
     report, *figures = write_gradient_report(tmp_path)
     text = report.read_text()
+    assert "\nMeans over 1 seed.\n" in text
     assert "| estimator | ssvae: bias | ssvae: variance |" in text
     assert text.count("| sfe-ma |") == 4
     assert {path.stem for path in figures} >= {"effect_of_decay", "effect_of_samples"}

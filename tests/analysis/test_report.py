@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from analysis import figures, report
@@ -106,6 +108,26 @@ def test_seconds_of_different_company_stand_apart() -> None:
     found = seconds(mixed, "game")
     assert list(found.columns) == ["0 cells beside", "3 cells beside"]
     assert found.loc["sfe"].tolist() == ["2.0 ± 1.0 (2)", "3.0 ± 1.0 (2)"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_differences_to_another_folder_say_what_else_differs(tmp_path: Path) -> None:
+    before = grid(["game"], NAMES, 3)
+    write(before, tmp_path / "before")
+    after = tmp_path / "after"
+    text = text_of(before, after, against=tmp_path / "before").split("## Against ")[1]
+    assert "| game − " in text
+    assert "numerics" not in text
+    write(before, after)
+    path = tmp_path / "before" / "table.parquet"
+    rows = pq.read_table(path)
+    place = rows.schema.get_field_index("numerics")
+    earlier = pa.array([1] * len(rows), rows.schema.field("numerics").type)
+    pq.write_table(rows.set_column(place, "numerics", earlier), path)
+    text = write_report(after, against=tmp_path / "before")[0].read_text()
+    assert "The numerics are of version 2 here and 1 there: differences may be theirs" in text
+    other = text_of(grid(["other"], NAMES, 3), after, against=tmp_path / "before")
+    assert "The two folders have no task in common." in other
 
 
 @pytest.mark.usefixtures("undrawn")
