@@ -3,6 +3,7 @@
 A figure is a function that takes (table, task, axes), the heat map one that takes (table, axes).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ SUFFIXES = (".pdf", ".png")
 WIDTH = 3.3
 """Of a panel, in inches: a column of most papers."""
 
+LINE = 0.15
+"""Of a legend's line, in inches."""
+
 CROWD = 6
 """Most estimators whose curves share a panel; more are drawn in a row of panels for each family."""
 
@@ -68,6 +72,8 @@ def save_row(table: pd.DataFrame, tasks: Sequence[str], draw: Draw, folder: Path
         handles = _legend_of(grid[0])
         if handles and draw not in _LOW:
             columns = 1 if beside else min(len(handles), round(width / 1.45))
+            lines = math.ceil(len(handles) / columns)
+            figure.set_figheight(max(height, LINE * lines + (0.2 if beside else 1.8)))
             figure.legend(
                 [*handles.values()],
                 [*handles],
@@ -112,7 +118,8 @@ def _save_curves(
     if sum(map(len, rows.values())) <= CROWD or len(rows) < 2:
         return save_row(table, tasks, draw, folder)
     with mpl.rc_context(STYLE):
-        figure, grid, legends = _panels(len(rows), len(tasks))
+        heights = [max(1.5, LINE * (len(family) + 3)) for family in rows.values()]  # with a title
+        figure, grid, legends = _panels(heights, len(tasks))
         for row, (title, family) in enumerate(rows.items()):
             for axes, task in zip(grid[row], tasks, strict=True):
                 draw(table, task, axes, highlight=family)
@@ -128,18 +135,22 @@ def _save_curves(
         return _save(figure, folder / draw.__name__)
 
 
-def _panels(rows: int, columns: int) -> tuple[Figure, list[list[Axes]], list[Axes]]:
-    """Panels that share the x axis of their column, and to the right of each row room for a legend.
+def _panels(heights: Sequence[float], columns: int) -> tuple[Figure, list[list[Axes]], list[Axes]]:
+    """Panels that share the x axis of their column, and room for a legend at the right of each row.
 
-    Margins are set by hand, in inches: to find them would take as long as to draw.
+    Margins, and the heights of rows, are set by hand, in inches: to find them would take as long as
+    to draw.
     """
-    left, right, top, bottom, gap, height = 0.7, 1.4, 0.4, 0.4, 0.12, 1.5
-    size = (WIDTH * columns + right, rows * (height + gap) - gap + top + bottom)
+    left, right, top, bottom, gap = 0.7, 1.4, 0.4, 0.4, 0.12
+    rows = len(heights)
+    size = (WIDTH * columns + right, sum(heights) + (rows - 1) * gap + top + bottom)
     figure = Figure(figsize=size)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex="col", sharey="col")
+    grid = figure.subplots(
+        rows, columns, squeeze=False, sharex="col", sharey="col", height_ratios=heights
+    )
     figure.subplots_adjust(
         left=left / size[0], right=1 - right / size[0], bottom=bottom / size[1],
-        top=1 - top / size[1], wspace=left / (WIDTH - left), hspace=gap / height,
+        top=1 - top / size[1], wspace=left / (WIDTH - left), hspace=gap * rows / sum(heights),
     )  # fmt: skip
     legends = []
     for row in grid:

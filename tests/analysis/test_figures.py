@@ -336,3 +336,25 @@ def test_many_estimators_are_drawn_in_a_row_of_panels_for_each_family(
     few = save_figures(table[table["estimator"].isin(["sfe", "dense"])], tmp_path)
     assert len(few) == len(paths)
     assert len(drawn[-1].axes) == 1
+
+
+def test_a_legend_of_many_estimators_is_drawn_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "_save", lambda figure, stem: drawn.append(figure) or stem)
+    table = grid(["game"], [*(f"theirs-{place}" for place in range(20)), "sfe"], 1)
+    figures.save_row(table, ["game"], score_against_calls, tmp_path)
+    figures._save_curves(table, ["game"], learning_curves, tmp_path)
+    for figure in drawn:
+        figure.draw_without_rendering()
+        legends = [*figure.legends, *filter(None, (one.get_legend() for one in figure.axes))]
+        assert len(legends[-1].get_texts()) > 19
+        for legend in legends:
+            box = legend.get_window_extent()
+            assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+    others = table[table["estimator"] != "sfe"]
+    tasks = pd.concat([others, others.assign(task="again", key="again" + others["key"])])
+    figures.save_row(tasks, ["again", "game"], score_against_calls, tmp_path)
+    drawn[-1].draw_without_rendering()
+    assert drawn[-1].axes[0].get_window_extent().height > drawn[-1].dpi
