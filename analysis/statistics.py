@@ -106,9 +106,15 @@ def sign_flip_p(differences: Floats, seed: int = 0) -> float:
     """
     if len(differences) < 2 or not differences.any():
         return 1.0
+    # Shares differ by whole examples: what is tied but for rounding has to be tied here too.
+    unit = np.abs(differences).max() / 2**40
+
+    def mean(values: Floats, axis: int) -> Floats:
+        return np.asarray(np.rint(values.mean(axis=axis) / unit))
+
     return float(
         stats.permutation_test(
-            (differences,), np.mean, permutation_type="samples", vectorized=True, batch=1000,
+            (differences,), mean, permutation_type="samples", vectorized=True, batch=1000,
             rng=np.random.default_rng(seed),
         ).pvalue
     )  # fmt: skip

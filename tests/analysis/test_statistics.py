@@ -113,10 +113,14 @@ def test_the_smallest_p_is_two_of_all_sign_flips(seeds: int) -> None:
 
 
 def test_the_sign_flips_are_those_of_enumeration(random: np.random.Generator) -> None:
-    values = random.normal(0.3, 1.0, size=7)
     signs = 1 - 2 * ((np.arange(2**7)[:, None] >> np.arange(7)) & 1)
+    values = random.normal(0.3, 1.0, size=7)
     means = (signs * values).mean(axis=1)
     assert sign_flip_p(values) == pytest.approx((abs(means) >= abs(values.mean()) - 1e-12).mean())
+    for theirs in random.integers(280, 330, size=(60, 7)):  # right of 360: sums are often tied
+        gained = random.integers(-2, 4, size=7)
+        wanted = (abs(signs @ gained) >= abs(gained.sum())).mean()
+        assert sign_flip_p((theirs + gained) / 360 - theirs / 360) == pytest.approx(wanted)
 
 
 def test_no_differences_are_no_evidence() -> None:
