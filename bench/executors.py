@@ -122,12 +122,15 @@ def _run_alone(todo: Todo, execution: Execution) -> Outcome | None:
         return outcome
     except BrokenProcessPool:
         if left is not None and clock.seconds > left.seconds:
-            outcome = Outcome(todo.cell, "timeout", f"{left.reason}, and did not heed it")
+            ended = Outcome(todo.cell, "timeout", f"{left.reason}, and did not heed it")
         else:
             reason = "its process was killed, for want of memory perhaps: free some, and run again"
-            outcome = Outcome(todo.cell, "failed", reason)
+            ended = Outcome(todo.cell, "failed", reason)
     finally:
         pool.shutdown(kill_workers=True)
-    with claimed(progress_file(execution.results, todo.cell), wait=True):
-        store_outcome(outcome, [], execution, 0, clock)
-    return outcome
+
+    def tell(cell: Cell, execution: Execution, beside: int | None, *, report: Report) -> Outcome:
+        store_outcome(ended, [], execution, beside, clock)
+        return ended
+
+    return run_claimed(todo, execution, 0, tell)  # another run may have taken the cell meanwhile

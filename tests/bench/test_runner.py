@@ -4,6 +4,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,6 +163,30 @@ def test_a_cell_that_heeds_nothing_is_killed_and_told(
         ("timeout", "took more than 0.2 s (--time-limit), and did not heed it")
     ]
     assert stored_rows(execution)["status"].tolist() == ["timeout"]
+
+
+class Dying:
+    """A pool whose process dies of what it is given."""
+
+    def __init__(self, max_workers: int) -> None: ...
+
+    def submit(self, *arguments: object) -> None:
+        raise BrokenProcessPool
+
+    def shutdown(self, kill_workers: bool) -> None: ...
+
+
+def test_a_cell_that_killed_its_process_leaves_what_another_run_made_of_it(
+    cell: Cell, execution: runner.Execution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who took it as soon as that process was dead, and may still be at it."""
+    monkeypatch.setattr(executors, "ProcessPoolExecutor", Dying)
+    todo = executors.Todo(cell, seen=None)
+    runner.run_cell(cell, execution, 0)
+    assert executors._run_alone(todo, execution) == runner.Outcome(cell, "stored", None)
+    assert set(stored_rows(execution)["status"]) == {"ok"}
+    with claimed(runner.progress_file(execution.results, cell)):
+        assert executors._run_alone(todo, execution) is None
 
 
 def test_what_a_grid_has_no_time_for_is_told_and_left_to_the_next_run(
