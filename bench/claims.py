@@ -1,6 +1,7 @@
 """Who runs a cell: whoever holds the lock of its file, so that several runs may share a folder.
 
-    <results>/running/<key>        the share of the cell that is done, as text
+    <results>/running/<key>        the share of the cell that is done, as text; or of the model that
+                                   cells start from
     <results>/running/grid         nothing: held by who writes the grid or the report
 
 The system frees a lock with the process that has it, however that ends. So nothing is ever taken

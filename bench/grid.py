@@ -121,18 +121,27 @@ def _train_models(cells: Sequence[Cell], execution: Execution) -> None:
     models = {model_of(cell).key: cell for cell in cells if cell.gradients is not None}
     pool = Parallel(n_jobs=execution.jobs, batch_size=1)
     with suppress(BrokenProcessPool):
-        pool(delayed(_train_model)(warm_start, cell, execution) for cell in starts.values())
-        pool(delayed(_train_model)(checkpoints, cell, execution) for cell in models.values())
+        pool(delayed(_train_model)(warm_start, *one, execution) for one in starts.items())
+        pool(delayed(_train_model)(checkpoints, *one, execution) for one in models.items())
 
 
-def _train_model(train: Train, cell: Cell, execution: Execution) -> None:
+def _train_model(train: Train, key: str, cell: Cell, execution: Execution) -> None:
+    """Train a model, unless another run is at it: then wait for that.
+
+    Args:
+        train: how.
+        key: of the model.
+        cell: one that starts from it, which is shown as running meanwhile.
+        execution: how to run cells.
+    """
     torch.set_num_threads(cell.threads)
-    folder = execution.results / MODELS
+    results = execution.results
     grid_alone = replace(execution.limits, seconds=None)
     with (
         suppress(Exception),
-        claimed(progress_file(execution.results, cell), wait=True) as report,
         in_time(grid_alone),
+        claimed(results / "running" / key, wait=True),
+        claimed(progress_file(results, cell)) as report,  # None: another run is at the cell itself
     ):
-        assert report is not None
-        train(cell, folder, execution.data_dir, execution.device, report)
+        shown = report or (lambda share: None)
+        train(cell, results / MODELS, execution.data_dir, execution.device, shown)

@@ -1,5 +1,6 @@
 """The course of a cell: warm start, selection on validation, early stop, going on after a stop."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import torch
 from entmax import sparsemax_loss
 from torch.nn import functional as F
 
-from bench import course, runner
+from bench import course, grid, runner
 from bench.cells import Cell, Planned
+from bench.claims import claimed
 from bench.course import train_cell
 from bench.evaluation import evaluate
 from bench.grid import run_cells
@@ -236,6 +238,23 @@ def test_a_warm_start_is_plain_training_on_labels(profile: Profile, estimator: s
         (cost + label).backward()
         adam.step()
     torch.testing.assert_close(found, plain.parameters)
+
+
+def test_two_runs_train_a_warm_start_once_and_none_waits_for_a_cell_that_has_it(
+    profile: Profile, tmp_path: Path
+) -> None:
+    cell = warm(profile)
+    execution = runner.Execution(tmp_path, "tiny", None, "cpu", jobs=1, command="test")
+    file = tmp_path / runner.MODELS / start_of(cell).key / "warm-start.pt"
+    for other, waits in ((cell, False), (start_of(cell), True)):
+        thread = threading.Thread(target=grid._train_models, args=([cell], execution))
+        with claimed(runner.progress_file(tmp_path, other)):
+            thread.start()
+            thread.join(1 if waits else 30)
+            assert file.exists() != waits
+        thread.join(30)
+        assert file.exists()
+        file.unlink()
 
 
 def test_cells_begin_at_their_warm_start_which_is_trained_once(
