@@ -81,14 +81,15 @@ def sweep(folder: Path) -> None:
 
 
 def _state(path: Path) -> str | None:
+    """Whether a claim is held, or left, or not there: nothing that needs the right to write."""
     try:
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     except PermissionError:  # another user's, who will know
         return "held"
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for which NFS is content with reading
     except BlockingIOError:
         return "held"
     except OSError:  # as in `_lock`

@@ -1,5 +1,6 @@
 """One holder at a time, whatever becomes of it."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -60,6 +61,26 @@ def test_what_a_dead_process_left_is_swept_away(path: Path, holder: subprocess.P
     holder.wait()
     sweep(path.parent)
     assert not path.exists()
+
+
+def test_a_claim_can_be_looked_at_without_the_right_to_write(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a folder of another user's: what a killed run left there is not held."""
+    real = os.open
+
+    def refuse(path: Path, flags: int, mode: int = 0o777) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, flags, mode)
+
+    with claimed(path), monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        assert is_claimed(path)
+    path.touch()
+    monkeypatch.setattr(os, "open", refuse)
+    assert is_abandoned(path)
+    assert not is_claimed(path)
 
 
 def test_who_waits_gets_a_claim_that_others_see(path: Path) -> None:
