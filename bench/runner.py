@@ -120,6 +120,7 @@ def run_cell(
     if checkpoint_file(execution.results, cell).exists():
         beside = None  # its earlier seconds may be of other company, or of another machine
     clock = Clock()
+    provenance()  # now, as the code was when it was imported: it may be edited while the cell runs
     rows: list[Row] = []
 
     def report_in_time(share: float) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bench import executors, grid, runner
+from bench import executors, grid, provenance, runner
 from bench.cells import Cell, Planned
 from bench.claims import claimed
 from bench.grid import run_cells
@@ -187,6 +187,26 @@ def test_a_cell_that_killed_its_process_leaves_what_another_run_made_of_it(
     assert set(stored_rows(execution)["status"]) == {"ok"}
     with claimed(runner.progress_file(execution.results, cell)):
         assert executors._run_alone(todo, execution) is None
+
+
+def test_a_row_has_the_commit_that_its_cell_began_with(
+    cell: Cell,
+    execution: runner.Execution,
+    working: Callable[[Work], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The code that runs was imported by then, whatever is committed meanwhile."""
+    monkeypatch.setattr(provenance, "_git", lambda *arguments: "before")
+
+    def edited(*arguments: object, **named: object) -> Iterator[Row]:
+        monkeypatch.setattr(provenance, "_git", lambda *arguments: "after")
+        yield {"step": 0}
+
+    working(edited)
+    provenance.provenance.cache_clear()
+    assert statuses(cell, execution) == ["ok"]
+    provenance.provenance.cache_clear()
+    assert stored_rows(execution)["commit"].tolist() == ["before"]
 
 
 def test_what_a_grid_has_no_time_for_is_told_and_left_to_the_next_run(
