@@ -17,6 +17,8 @@ from bench.profiles import TrainingSettings
 from bench.step import CountedCost, NotFiniteError, training_loss
 from estimators.sampler import Sampler
 from tasks.base import Split
+from tasks.data import DataError
+from tasks.datasets import load_dataset
 from tasks.streams import Streams
 
 REPORT_EVERY = 10
@@ -37,10 +39,17 @@ class Trainer:
         data_dir: folder with the data sets that are not bundled.
         device: where to, such as "cpu" or "cuda:1".
     Raises:
-        DataError: a data set is missing or damaged, or too small for a batch.
+        DataError: a data set is missing or damaged, another than the cell's, or too small for a
+            batch.
     """
 
     def __init__(self, cell: Cell, data_dir: Path | None = None, device: str = "cpu") -> None:
+        data = load_dataset(cell.task_settings["dataset"], data_dir)
+        if data.digest != cell.dataset_digest:
+            raise DataError(
+                f"{data.name} has other content here, or now, than the run was planned with: give "
+                "all machines the same files, and run the same command again"
+            )
         self.settings = TrainingSettings(**cell.training)
         self.evaluation = EvaluationSettings(**cell.evaluation)
         self.last_split = cell.last_split

@@ -20,6 +20,7 @@ from bench.store import last_row
 from bench.training import Row, Trainer
 from bench.warm_start import warm_start, warm_start_of
 from tasks.base import SPLITS
+from tasks.data import DataError
 from tests.bench.conftest import cell_of
 from tests.bench.test_cells import PAIRS, without_times
 
@@ -78,6 +79,13 @@ def test_a_damaged_checkpoint_or_warm_start_is_made_anew(
             file.write_bytes(damage)
         rows = list(train_cell(cell, models=tmp_path, checkpoint=files[0]))
         assert without_times(rows) == without_times(undisturbed)
+
+
+def test_other_data_than_were_planned_with_are_refused(profile: Profile) -> None:
+    """As of another machine, where a folder of the same name holds them."""
+    cell = cell_of(profile, "ssvae", "sfe")
+    with pytest.raises(DataError, match="digits has other content here, or now, than the run"):
+        Trainer(replace(cell, dataset_digest="another"))
 
 
 def test_a_cell_is_saved_now_and_then(
