@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.scores import LESS_IS_BETTER
 from bench.cells import Cell
+from bench.provenance import code_of
 from bench.tensors import load, save
 from bench.training import REPORT_EVERY, DivergedError, Row, Trainer
 from bench.warm_start import warm_start
@@ -30,8 +31,9 @@ class Course:
         self.best_parameters = trainer.parameters.clone()
         self._waited = 0
         self._saved = time.monotonic()
+        self._code = code_of(type(trainer.task), type(trainer.estimator))
         saved = None if file is None else load(file, trainer.streams.device)
-        if saved is not None:
+        if saved is not None and saved.get("code") == self._code:  # else half would be of each
             self._restore(saved)
 
     @property
@@ -102,6 +104,7 @@ class Course:
             "best": self.best,
             "best_parameters": self.best_parameters,
             "waited": self._waited,
+            "code": self._code,
         }
         with suppress(OSError):  # the disk is full perhaps, but the cell may come to its end
             save(state, self.file)

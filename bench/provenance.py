@@ -1,9 +1,11 @@
 """Where a number came from: commit, versions, machine."""
 
+import hashlib
 import json
 import os
 import platform
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,6 +55,18 @@ def environment() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "gpus": gpus,
     }
+
+
+@cache
+def code_of(*classes: type) -> str:
+    """A hash of the files of classes and of what they inherit from, as they are at the first call,
+    and of torch's version."""
+    modules = {base.__module__ for one in classes for base in one.__mro__}
+    files = {getattr(sys.modules.get(name), "__file__", None) for name in modules}
+    content = hashlib.sha256(torch.__version__.encode())
+    for path in sorted(Path(file) for file in files if file is not None):
+        content.update(path.read_bytes() if path.is_file() else b"")
+    return content.hexdigest()[:16]
 
 
 def device_name(device: str) -> str:

@@ -1,5 +1,7 @@
 """The course of a cell: warm start, selection on validation, early stop, going on after a stop."""
 
+import importlib.util
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +81,37 @@ def test_a_damaged_checkpoint_or_warm_start_is_made_anew(
             file.write_bytes(damage)
         rows = list(train_cell(cell, models=tmp_path, checkpoint=files[0]))
         assert without_times(rows) == without_times(undisturbed)
+
+
+CHANGED = """
+from estimators.score_function import ScoreFunction
+
+class Changed(ScoreFunction):
+    name = "changed"  # {}
+"""
+
+
+def test_a_checkpoint_of_other_code_is_made_anew(profile: Profile, tmp_path: Path) -> None:
+    """As of an estimator that failed, and was mended: half of the numbers would be of each."""
+
+    def course_of(text: str) -> course.Course:
+        source = tmp_path / "changed.py"
+        source.write_text(CHANGED.format(text))
+        spec = importlib.util.spec_from_file_location("changed", source)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules["changed"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        trainer = Trainer(cell_of(profile, "bitvector", "sfe"))
+        trainer.estimator.__class__ = module.Changed
+        return course.Course(trainer, tmp_path / "checkpoint.pt")
+
+    before = course_of("as it was")
+    before.trainer.train(2)
+    before.save()
+    assert course_of("as it was").trainer.step == 2
+    assert course_of("mended").trainer.step == 0
+    del sys.modules["changed"]
 
 
 def test_other_data_than_were_planned_with_are_refused(profile: Profile) -> None:
