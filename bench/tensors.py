@@ -1,5 +1,6 @@
 """Tensors in files, which are written whole or not at all."""
 
+import io
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -10,9 +11,15 @@ from analysis.files import written_whole
 
 
 def save(content: Any, path: Path) -> None:
-    """Write tensors, in lists and dicts with plain values perhaps."""
+    """Write tensors, in lists and dicts with plain values perhaps.
+
+    Raises:
+        OSError: they can't be written.
+    """
     with written_whole(path) as file:
-        torch.save(content, file)
+        buffer = io.BytesIO()  # torch makes a RuntimeError of a full disk
+        torch.save(content, buffer)
+        file.write(buffer.getbuffer())
 
 
 def load(path: Path, device: str) -> Any:

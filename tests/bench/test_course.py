@@ -1,17 +1,19 @@
 """The course of a cell: warm start, selection on validation, early stop, going on after a stop."""
 
 import importlib.util
+import io
 import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from entmax import sparsemax_loss
 from torch.nn import functional as F
 
-from bench import course, grid, runner
+from bench import course, grid, runner, tensors
 from bench.cells import Cell, Planned
 from bench.claims import claimed
 from bench.course import train_cell
@@ -81,6 +83,22 @@ def test_a_damaged_checkpoint_or_warm_start_is_made_anew(
             file.write_bytes(damage)
         rows = list(train_cell(cell, models=tmp_path, checkpoint=files[0]))
         assert without_times(rows) == without_times(undisturbed)
+
+
+class Full(io.FileIO):
+    """A file on a disk that a few bytes fill."""
+
+    def write(self, content: Any) -> int:
+        if self.tell() + len(content) > 50:
+            raise OSError(28, "No space left on device")
+        return super().write(content)
+
+
+def test_a_training_goes_on_where_it_can_not_be_saved(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors, "written_whole", lambda path: Full(path, "w"))
+    course.Course(Trainer(cell_of(profile, "bitvector", "sfe")), tmp_path / "checkpoint.pt").save()
 
 
 CHANGED = """
