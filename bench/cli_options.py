@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 MOST = 1000
 """Most jobs or threads: more is a slip of the keyboard."""
 
+MOST_SECONDS = 1e9
+"""More than 30 years, and the clocks of the system take no more than some hundred."""
+
+MOST_MEMORY = 2**63 - 1
+"""Bytes, the most that the system takes for a limit."""
+
 GRID_ALONE = ("retry", "force", "grid_time_limit", "executor")
 """Options that have no meaning for a search."""
 
@@ -105,10 +111,11 @@ class Grid:
         _check_device(self.device)
         for name in ("time_limit", "grid_time_limit"):
             limit = getattr(self, name)
-            if limit is not None and not 0 < limit < float("inf"):
-                raise UserError(f"--{_dashed(name)} {limit}: give more than 0, as 90, 10m or 2h")
-        if self.max_memory is not None and self.max_memory <= 0:
-            raise UserError(f"--max-memory {self.max_memory}: give more than 0, as 2G")
+            if limit is not None and not 0 < limit <= MOST_SECONDS:
+                given = f"--{_dashed(name)} {limit}"
+                raise UserError(f"{given}: give more than 0 and at most 1e9, as 90, 10m or 2h")
+        if self.max_memory is not None and not 0 < self.max_memory <= MOST_MEMORY:
+            raise UserError(f"--max-memory {self.max_memory}: give more than 0, below 8EiB, as 2G")
         self._check_executor()
 
     def _check_executor(self) -> None:

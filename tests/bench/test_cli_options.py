@@ -58,6 +58,8 @@ def test_nothing_is_limited_and_failures_are_retried_by_default(tmp_path: Path) 
         (("--time-limit", "inf"), "--time-limit inf: give more than 0"),
         (("--time-limit", "nan"), "--time-limit nan: give more than 0"),
         (("--grid-time-limit", "-5"), "--grid-time-limit -5.0: give more than 0"),
+        (("--time-limit", "1e10"), "give more than 0 and at most 1e9, as 90, 10m or 2h"),
+        (("--max-memory", "8EiB"), "give more than 0, below 8EiB, as 2G"),
         (("--max-memory", "0"), "--max-memory 0: give more than 0"),
         (("--executor", "dask"), "--executor dask and --scheduler ADDRESS go together"),
         (("--scheduler", "tcp://host:1"), "--executor dask and --scheduler ADDRESS go together"),
