@@ -30,7 +30,7 @@ class NoGradient(Estimator):
 
     def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
         nothing = torch.empty(0, dtype=torch.int64, device=q.scores.device)
-        z = nothing if self.latent.family == "categorical" else q.scores.new_empty(0, 1)
+        z = nothing if self.latent.family == "categorical" else q.scores[:0].detach()
         return Proposal(z, nothing, decoder_weight=q.scores.new_empty(0))
 
     def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:

@@ -160,17 +160,13 @@ def run(
 
 
 def expectation(
-    estimator: Estimator,
-    problem: Problem,
-    f: CostFunction,
-    at_once: int = 10**9,
-    entropy_weight: float = 0.0,
+    estimator: Estimator, problem: Problem, f: CostFunction, entropy_weight: float = 0.0
 ) -> Gradients:
     """The expected estimate, with the estimator's state as it is, over every outcome."""
     draws = draws_of_a_row(estimator, problem, f)
     rows = math.prod(draws)
     dealer = EveryOutcome(draws)
-    result = run(estimator, problem, f, dealer, rows, at_once, entropy_weight)
+    result = run(estimator, problem, f, dealer, rows, entropy_weight=entropy_weight)
     weight = dealer.weight
     torch.testing.assert_close(weight.sum(), torch.tensor(1.0, dtype=torch.float64))
     return Gradients(
@@ -314,11 +310,17 @@ def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> Non
     assert (proposal.pathwise_weight is not None) == proposal.z.requires_grad == estimator.relaxed
     costs = torch.randn(count, generator=generator, dtype=torch.float64)
     before = {name: value.clone() for name, value in estimator.state_dict().items()}
+    given = costs.clone()
     estimate = estimator.combine(q, proposal, costs)
+    assert torch.equal(costs, given), "combine changes the costs in place, which update gets too"
     assert all(torch.equal(value, before[name]) for name, value in estimator.state_dict().items())
     assert estimate.objective.shape == (rows,)
     assert not estimate.objective.requires_grad
-    assert estimate.surrogate is None or estimate.surrogate.shape == (rows,)
+    if estimate.surrogate is not None:
+        assert estimate.surrogate.shape == (rows,)
+        assert estimate.surrogate.requires_grad
+    else:
+        assert estimator.relaxed or not estimator.trains_latent
 
 
 def latents(

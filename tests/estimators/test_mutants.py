@@ -204,9 +204,25 @@ def test_joint_expectation_alone_catches(mutant: type[Estimator]) -> None:
         check_joint_expectation(estimator, two_rows(FEW_CATEGORIES), steep)
 
 
-def test_impure_combine_is_caught() -> None:
+class CentresTheCosts(ScoreFunction):
+    """The costs that `update` gets are other ones."""
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        return super().combine(q, proposal, costs.sub_(costs.mean()))
+
+
+class NoGradientOfTheScores(ScoreFunction):
+    """The decoder learns, and the encoder follows the entropy alone."""
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        return replace(super().combine(q, proposal, costs), surrogate=None)
+
+
+@pytest.mark.parametrize("mutant", [ImpureCombine, CentresTheCosts, NoGradientOfTheScores])
+def test_a_malformed_estimate_is_caught(mutant: type[Estimator]) -> None:
+    """Also of one that says it is biased, which nothing else is checked of."""
     with pytest.raises(AssertionError):
-        check_proposal(ImpureCombine.make(CATEGORICAL), Problem.random(CATEGORICAL))
+        check_proposal(mutant.make(CATEGORICAL), Problem.random(CATEGORICAL))
 
 
 class ThresholdsTheScores(StraightThroughGumbel):
