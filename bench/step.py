@@ -154,7 +154,7 @@ def latent_loss(
     cost.recount(len(of_labels), "supervised")
     known = _mean(of_labels)
     estimate = estimator.combine(q, proposal, costs.detach())
-    check_estimate(estimator, estimate, rows, count)
+    check_estimate(estimator, estimate, encoding.scores, count)
     if term is None:
         if estimate.decoder_weight is None:
             raise TypeError("neither the proposal nor the estimate has decoder weights")

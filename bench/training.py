@@ -110,7 +110,7 @@ class Trainer:
             with torch.no_grad():
                 self.estimator.update(*result.update)
         for name, value in {"objective": result.objective, **result.diagnostics}.items():
-            self._diagnostics[name].append(value)
+            self._diagnostics[name].append(value.detach())  # a graph would be kept till a look
         self.rows += result.rows
         self.step += 1
         return result.loss

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from bench.profiles import Profile, bundled_profiles, load_profile
 from bench.step import training_loss
 from bench.training import DivergedError, Trainer
 from estimators import sparse_bits
+from estimators.base import Estimate
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
 from tasks.data import DataError
@@ -130,6 +132,24 @@ def test_diagnostics_are_stored_as_means_since_the_last_row(profile: Profile) ->
     assert rows[-1]["unsolved"] == 0
     (_, row, _, _) = train_cell(cell_of(profile, "ssvae", "gumbel"))
     assert json.loads(row["diagnostics"])["temperature"] == 1
+
+
+def test_what_is_noted_of_steps_holds_no_graph(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an estimator that forgets to detach: all steps until the next row would stay in memory."""
+    trainer = Trainer(cell_of(profile, "bitvector", "sfe"))
+    real = trainer.estimator.combine
+
+    def forgetful(*given: Any) -> Estimate:
+        right = real(*given)
+        assert right.surrogate is not None
+        return replace(right, objective=right.surrogate, diagnostics={"a": right.surrogate.sum()})
+
+    monkeypatch.setattr(trainer.estimator, "combine", forgetful)
+    trainer.train(1)
+    noted = trainer.state()["diagnostics"]
+    assert [value.requires_grad for values in noted.values() for value in values] == [False] * 2
 
 
 def test_a_mapping_that_stops_short_is_in_the_row(

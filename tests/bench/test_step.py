@@ -1,8 +1,10 @@
 """The training step sends each gradient where the weights say, in chunks or at once."""
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -147,7 +149,7 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 class Misshapen(ScoreFunction):
-    """Gives one tensor, "propose z" say, with a dimension too many or of twice the length."""
+    """Gives one tensor, "propose z" say, with a dimension too many."""
 
     wrong = ""
 
@@ -158,7 +160,7 @@ class Misshapen(ScoreFunction):
         right = getattr(given, part)
         if right is None:  # of an estimate
             right = given.surrogate  # type: ignore[union-attr]
-        return {part: right.repeat(2) if part == "z" else wide(right)}
+        return {part: wide(right)}
 
     def propose(self, q: object, features: Tensor, sampler: Sampler) -> Proposal:
         right = super().propose(q, features, sampler)  # type: ignore[arg-type]
@@ -174,7 +176,7 @@ class Misshapen(ScoreFunction):
     ("wrong", "said"),
     [
         ("propose row", "(6, 2), not (6,)"),
-        ("propose z", "(12,), not (6,)"),
+        ("propose z", "(6, 2), not (6,)"),
         ("propose decoder_weight", "(6, 2), not (6,)"),
         ("propose pathwise_weight", "(6, 2), not (6,)"),
         ("combine objective", "(6, 2), not (6,)"),
@@ -194,6 +196,37 @@ def test_a_tensor_of_a_wrong_shape_is_refused_with_who_gave_it(
         latent_loss(task, estimator, CountedCost(task), encoding, NO_SAMPLER, 1.0)
     method, part = wrong.split()
     assert str(error.value) == f"{method} of sfe gives {part} of shape {said}"
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "said"),
+    [
+        ("propose", lambda right: None, "no Proposal"),
+        ("propose", lambda right: replace(right, z=right.z.long()), "bits of type torch.int64"),
+        ("combine", lambda right: None, "no Estimate"),
+        (
+            "combine",
+            lambda right: replace(right, surrogate=right.surrogate.detach()),
+            "a surrogate without a gradient",
+        ),
+        ("combine", lambda right: replace(right, diagnostics={"b": 0.5}), "b that is no tensor"),
+        (
+            "combine",
+            lambda right: replace(right, diagnostics={"b": right.objective}),
+            "b of shape (6,), not ()",
+        ),
+    ],
+)
+def test_what_would_fail_elsewhere_or_pass_in_silence_is_refused(
+    method: str, given: Callable[[Any], object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task("bitvector", batch_size=6)
+    encoding = task.encode(task.training_batch(0, Streams(0)))
+    estimator = ScoreFunction.make(Latent(task.family, task.size, task.features))
+    real = getattr(estimator, method)
+    monkeypatch.setattr(estimator, method, lambda *arguments: given(real(*arguments)))
+    with pytest.raises(ShapeError, match=re.escape(f"{method} of sfe gives {said}")):
+        latent_loss(task, estimator, CountedCost(task), encoding, NO_SAMPLER, 1.0)
 
 
 def test_costs_with_a_dimension_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
