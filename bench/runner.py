@@ -37,6 +37,9 @@ GOES_ON = ("failed", "timeout")
 TRACEBACK_LINES = 12
 """Lines of a failure's traceback that are kept, the last ones."""
 
+TORCH = str(Path(torch.__file__).parent)
+"""Where a failure's last lines may be, which say nothing of who called."""
+
 NOT_BEGUN = "not begun: the grid's time was over (--grid-time-limit)"
 
 
@@ -161,7 +164,8 @@ def checkpoint_file(results: Path, cell: Cell) -> Path:
 
 def failure(cell: Cell, error: Exception, limits: Limits) -> Outcome:
     """The outcome of a cell that an exception ended."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    last = ([f for f in frames if not f.filename.startswith(TORCH)] or frames)[-1]
     said = " ".join(f"{type(error).__name__}: {error}".split())
     reason = f"{said} ({Path(last.filename).name}:{last.lineno})"
     if limits.explains(error):

@@ -73,6 +73,14 @@ def test_a_failure_is_a_row_with_its_place_and_its_traceback(
         assert len(end.traceback.splitlines()) <= runner.TRACEBACK_LINES
 
 
+def test_the_place_of_a_failure_in_torch_is_where_it_was_called(cell: Cell) -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.nn.Linear(3, 3)(torch.ones(2, 2))
+    reason = runner.failure(cell, error.value, Limits()).reason
+    assert reason is not None
+    assert "(test_runner.py:" in reason
+
+
 def test_a_failure_is_tried_again_unless_one_says_not_to(
     cell: Cell, execution: runner.Execution, working: Callable[[Work], None]
 ) -> None:
