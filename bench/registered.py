@@ -1,6 +1,8 @@
 """The tasks and estimators that there are, checked: faulty files of a user are told in a line."""
 
 import inspect
+import json
+import re
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,9 +11,11 @@ from typing import Any, ClassVar, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.errors import UserError
+from bench.errors import UserError, invalid
+from bench.profiles import TrainingSettings
 from estimators.base import Estimator
 from estimators.registry import all_estimators
+from estimators.searched import searched
 from tasks.base import Task
 from tasks.registry import all_tasks
 
@@ -28,6 +32,8 @@ def check_registered() -> None:
         estimators = all_estimators()
     _check(tasks, Task)
     _check(estimators, Estimator)
+    for task in tasks.values():
+        _check_metrics(task)
 
 
 def _check(classes: Mapping[str, type], base: type) -> None:
@@ -53,6 +59,51 @@ def _check(classes: Mapping[str, type], base: type) -> None:
             except ValidationError as error:
                 wrong = f"{_start(one)}: {one.__name__} has {name} = {getattr(one, name)!r}"
                 raise UserError(f"{wrong}: {error.errors()[0]['msg'].lower()}") from error
+        _check_name_and_settings(one)
+
+
+def _check_name_and_settings(one: Any) -> None:
+    """See that a name can stand in paths and commands, and that settings are refused where they
+    are unknown, can be stored, have defaults that go together, and are known to a search.
+
+    Raises:
+        UserError: one of these is not so.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", one.name) or one.name == "all":
+        said = "give letters, digits and dashes, and not all"
+        raise UserError(f"{_start(one)}: {one.__name__} has name = {one.name!r}: {said}")
+    where = f"{_start(one)}: Settings of {one.__name__}"
+    if one.Settings.model_config.get("extra") != "forbid":
+        raise UserError(f'{where} take names that they do not have: give extra="forbid"')
+    try:
+        json.dumps(one.Settings().model_dump())
+    except ValidationError as error:
+        raise invalid(f"{where} by default", error, one.Settings) from error
+    except TypeError as error:
+        raise UserError(f"{where}: {str(error).lower()}") from error
+    known = searched(TrainingSettings)
+    for name in sorted(one.searched_training - {*known}):
+        has = f"{_start(one)}: {one.__name__} has searched_training = {{{name!r}}}"
+        raise UserError(f"{has}: there are {', '.join(known)}")
+
+
+def _check_metrics(task: type[Task]) -> None:
+    """See that a task is judged by what an evaluation on the way can give.
+
+    Raises:
+        UserError: it is not.
+    """
+    said = None
+    if not task.metrics:
+        said = "name one at least"
+    elif task.metrics[0] == "nll":
+        said = "nll is not computed on the way: name another first"
+    elif "elbo" in task.metrics and not task.is_likelihood:
+        said = "there is no elbo where is_likelihood is False"
+    elif "accuracy" in task.metrics and task.correct is Task.correct:
+        said = "there is no accuracy without the method correct"
+    if said is not None:
+        raise UserError(f"{_start(task)}: {task.__name__} has metrics = {task.metrics}: {said}")
 
 
 @contextmanager

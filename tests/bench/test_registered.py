@@ -74,7 +74,37 @@ def example(package: str) -> str:
             "estimators", "half-and-half", "sfe", "@register",
             "ValueError: two estimators are named 'sfe': <class 'estimators.score_function",
         ),
+        (
+            "estimators", '"half-and-half"', '"half/half"', "@register",
+            "HalfAndHalf has name = 'half/half': give letters, digits and dashes",
+        ),
+        (
+            "estimators", 'extra="forbid", ', "", "@register",
+            "Settings of HalfAndHalf take names that they do not have: give extra=",
+        ),
+        (
+            "estimators", "Field(2, ", "Field(", "@register",
+            "Settings of HalfAndHalf by default: samples is missing",
+        ),
+        (
+            "estimators", "int = Field(2, ge=2, multiple_of=2", "set[int] = Field({2}", "@register",
+            "Settings of HalfAndHalf: object of type set is not json serializable",
+        ),
+        (
+            "estimators", "    bias", '    searched_training = frozenset({"rate"})\n    bias',
+            "@register", "HalfAndHalf has searched_training = {'rate'}: there are learning_rate, ",
+        ),
         ("tasks", 'metrics = ("elbo", "loss")', "", "@register", "Mixture has no metrics"),
+        ("tasks", '("elbo", "loss")', "()", "@register", "Mixture has metrics = (): name one"),
+        ("tasks", '"elbo", "loss"', '"nll",', "@register", "Mixture has metrics = ('nll',): nll"),
+        (
+            "tasks", "is_likelihood = True", "is_likelihood = False", "@register",
+            "Mixture has metrics = ('elbo', 'loss'): there is no elbo where is_likelihood is False",
+        ),
+        (
+            "tasks", '"elbo", "loss"', '"accuracy",', "@register",
+            "Mixture has metrics = ('accuracy',): there is no accuracy without the method correct",
+        ),
         (
             "tasks", '("elbo", "loss")', '("elbow",)', "@register",
             "Mixture has metrics = ('elbow',): input should be 'accuracy', 'elbo', 'nll' or 'loss'",
