@@ -11,16 +11,12 @@ from typing import Any
 from bench.building import build_task, latent_of
 from bench.errors import UserError, unknown
 from bench.numerics import NUMERICS
-from bench.profiles import Profile, validated
+from bench.profiles import BUDGET, Profile, validated
 from estimators.base import Latent
 from estimators.registry import all_estimators
 from tasks.base import Split, Task
 from tasks.datasets import DATASETS, FEATURES, load_dataset
 from tasks.registry import all_tasks
-
-BUDGET = ("epochs", "patience", "warm_start_epochs", "warm_start_learning_rate")
-"""Settings of training that say how much of it there is. The size of batches is an estimator's own,
-as its learning rate is: the published ones differ within a table (`paper-128`)."""
 
 FIRST_TUNING_SEED = 10_000
 """Seeds from here on are for searching settings. Their cells never see the test split."""

@@ -17,6 +17,13 @@ S = TypeVar("S", bound=BaseModel)
 MOST_SEEDS = 1000
 """More is a slip of the keyboard; those of a search begin far above, at 10,000."""
 
+BUDGET = ("epochs", "patience", "warm_start_epochs", "warm_start_learning_rate")
+"""Settings of training that say how much of it there is. The size of batches is an estimator's own,
+as its learning rate is: the published ones differ within a table (`paper-128`)."""
+
+COMMON = (*BUDGET, "evaluate_every")
+"""Those that all estimators of a task share: who looks more often has more to choose from."""
+
 
 class TrainingSettings(BaseModel, extra="forbid", frozen=True):
     """How a cell is trained. Adam throughout."""
@@ -99,10 +106,17 @@ class Profile(BaseModel, extra="forbid", frozen=True):
         """Settings of the training of a cell.
 
         Raises:
-            UserError: an unknown setting or a value out of range.
+            UserError: an unknown setting, a value out of range, or one of `COMMON` for an estimator
+                alone.
         """
         part = self.tasks.get(task, TaskProfile())
         own = part.estimators.get(estimator, Overrides()).training
+        for name in COMMON:
+            if name in own:
+                raise UserError(
+                    f"training of {estimator} on {task}: {name} is the same for all estimators of "
+                    f"a task: give it in [tasks.{task}.training]"
+                )
         merged = self.training | part.training | own
         return validated(TrainingSettings, merged, f"training of {estimator} on {task}")
 

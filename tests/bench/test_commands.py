@@ -28,8 +28,8 @@ from tests.bench.conftest import ROOT, Here, bench, cell_of
 def test_a_cell_that_diverges_is_a_row_and_the_others_go_on(
     here: Here, tiny: Path, tmp_path: Path
 ) -> None:
-    wild = "[tasks.ssvae.estimators.dense.training]\nlearning_rate = 1e30\nepochs = 5\n"
-    tiny.write_text(tiny.read_text() + wild)
+    wild = "[tasks.ssvae.estimators.dense.training]\nlearning_rate = 1e30\n"
+    tiny.write_text(tiny.read_text().replace("epochs = 1", "epochs = 5") + wild)
     out = tmp_path / "results"
     done = here(
         "--profile", tiny, "--out", out, "--tasks", "ssvae", "--estimators", "dense,none",

@@ -21,7 +21,7 @@ from analysis.load import load_results
 from tests.bench.conftest import ROOT, started
 
 FAULTY = """
-import os, signal
+import os, signal, time
 from estimators.registry import register
 from estimators.score_function import ScoreFunction
 
@@ -38,6 +38,14 @@ class Die(ScoreFunction):
 
     def propose(self, q, features, sampler):
         os.kill(os.getpid(), signal.SIGKILL)
+
+@register
+class Slow(ScoreFunction):
+    name = "slow"
+
+    def propose(self, q, features, sampler):
+        time.sleep(0.3)  # twenty-odd times an epoch
+        return super().propose(q, features, sampler)
 """
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -47,7 +55,7 @@ Start = Callable[..., subprocess.Popen[str]]
 def start(tiny: Path, tmp_path: Path) -> Iterator[Start]:
     """Start grids of the tiny profile in processes that end with the test, and all they started.
 
-    They know estimators whose proposals fail in several ways.
+    They know estimators whose proposals fail in several ways, or take their time.
     """
     (tmp_path / "faulty.py").write_text(FAULTY)
     info = tmp_path / "faulty-1.0.dist-info"
@@ -169,26 +177,24 @@ def test_a_killed_worker_costs_nothing_but_time(tiny: Path, tmp_path: Path) -> N
 def test_whatever_happens_every_cell_has_its_outcome(
     start: Start, tiny: Path, tmp_path: Path
 ) -> None:
-    """An exception, a process that dies, a loss that diverges, a training without end, a pair that
-    can't be: and a cell that is well."""
-    tiny.write_text(
-        tiny.read_text()
-        + "[tasks.ssvae.estimators.dense.training]\nlearning_rate = 1e30\nepochs = 5\n"
-        + "[tasks.ssvae.estimators.sfe.training]\nepochs = 1_000_000\n"
-    )
+    """An exception, a process that dies, a loss that diverges, a training that takes too long, a
+    pair that can't be: and a cell that is well."""
+    lengthen(tiny, 20)
+    wild = "[tasks.ssvae.estimators.dense.training]\nlearning_rate = 1e30\n"
+    tiny.write_text(tiny.read_text() + wild)
     out = tmp_path / "results"
-    names = "sfe,fail,die,dense,sparsemap,none"
+    names = "slow,fail,die,dense,sparsemap,none"
     arguments = ("--tasks", "ssvae", "--estimators", names, "--seeds", 1, "--out", out)
     told = ended(start(*arguments, "--jobs", 2, "--time-limit", "30s"))
     statuses = {name.split("/")[1]: status for name, status in told.items()}
     assert statuses == {
-        "sfe": "timeout", "fail": "failed", "die": "failed", "dense": "diverged",
+        "slow": "timeout", "fail": "failed", "die": "failed", "dense": "diverged",
         "sparsemap": "skipped", "none": "ok",
     }  # fmt: skip
     rows = load_results(out).groupby("estimator").last()
     assert rows["status"].to_dict() == statuses
-    assert rows.loc["sfe", "reason"] == "took more than 30 s (--time-limit)"
-    assert rows.loc["sfe", "step"] > 0
+    assert rows.loc["slow", "reason"] == "took more than 30 s (--time-limit)"
+    assert rows.loc["slow", "step"] > 0
     assert "by nought (faulty.py:" in rows.loc["fail", "reason"]
     assert "in propose" in rows.loc["fail", "traceback"]
     assert "its process was killed" in rows.loc["die", "reason"]
@@ -236,16 +242,15 @@ def test_a_run_takes_over_from_one_that_is_killed_beside_it(
     start: Start, tiny: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "results"
-    endless = "[tasks.bitvector.estimators.sfe.training]\nepochs = 1_000_000\n"
-    tiny.write_text(tiny.read_text() + endless)
+    lengthen(tiny, 20)
     grid = ("--tasks", "bitvector", "--seeds", 1, "--out", out, "--jobs", 1)
-    first = start(*grid, "--estimators", "sfe")
+    first = start(*grid, "--estimators", "slow")
     wait_for(lambda: any(path.name != "grid" for path in out.glob("running/*")))
-    second = start(*grid, "--estimators", "sfe,none", "--time-limit", "10s")
+    second = start(*grid, "--estimators", "slow,none", "--time-limit", "10s")
     wait_for(lambda: len(cells(out)) == 1)  # and so the second has left the other to the first
     kill(first)
     told = ended(second)
-    assert told == {"bitvector/none/0": "ok", "bitvector/sfe/0": "timeout"}
+    assert told == {"bitvector/none/0": "ok", "bitvector/slow/0": "timeout"}
 
 
 @pytest.mark.slow
