@@ -148,6 +148,12 @@ class Profile(BaseModel, extra="forbid", frozen=True):
         )
         return self.model_copy(update={"tasks": self.tasks | {task: task_profile}})
 
+    def with_dataset(self, task: str, dataset: str) -> Self:
+        """The profile with a data set for a task."""
+        part = self.tasks.get(task, TaskProfile())
+        changed = part.model_copy(update={"settings": part.settings | {"dataset": dataset}})
+        return self.model_copy(update={"tasks": self.tasks | {task: changed}})
+
     def evaluation_settings(self, task: str) -> EvaluationSettings:
         """Settings of the evaluation on a task, the same for all estimators.
 

@@ -45,6 +45,8 @@ def write_results(storage: str | None, execution: Execution, profile: Profile) -
             )
             task, estimator = shared.about["task"], shared.about["estimator"]
             profile = profile.with_values(task, estimator, best.params, found)
+            # Which --dataset may have named: settings are best on the data that they were found on.
+            profile = profile.with_dataset(task, shared.about["task settings"]["dataset"])
             pairs += 1
     with written_whole(execution.results / TRIALS) as file:
         pq.write_table(pa.Table.from_pylist(rows, schema=SEARCH), file)

@@ -68,7 +68,8 @@ def searched(
     execution = executing(tmp_path_factory.mktemp("searched") / "tune")
     found, search = study_of(tiny_profile), searching()
     run_search([found], search, execution)
-    write_results(None, execution, tiny_profile)
+    # As if --dataset had named the digits, in place of the profile's own.
+    write_results(None, execution, tiny_profile.with_dataset("signal_game", "mnist"))
     return execution.results, trials_of(found, search, execution)
 
 
@@ -118,6 +119,7 @@ def test_the_best_becomes_a_profile(
     assert cell.training["learning_rate"] == best[1]["training.learning_rate"]
     assert cell.training["entropy_weight"] == best[1]["training.entropy_weight"]
     assert cell.estimator_settings["decay"] == best[1]["settings.decay"]
+    assert cell.task_settings["dataset"] == "digits"
     found = profile.found()["signal_game/sfe-ma"]
     assert (found.study, found.trial) == ("tune:signal_game/sfe-ma", best[0])
     assert set(found.values) == set(best[1])
