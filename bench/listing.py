@@ -101,9 +101,8 @@ def _print_section(
 
 def _assignment(name: str, field: FieldInfo) -> str:
     """A setting with its default; without one it is no more than a comment."""
-    if field.is_required() or field.default is None:
-        return f"# {name} ="
-    return f"{name} = {json.dumps(field.default)}"
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    return f"# {name} =" if default is None else f"{name} = {json.dumps(default)}"
 
 
 def _meaning(field: FieldInfo) -> str:
@@ -141,4 +140,4 @@ def _searched(model: type[BaseModel], names: Collection[str]) -> str:
 
 
 def _settings(model: type[BaseModel]) -> str:
-    return " ".join(f"{name}={field.default}" for name, field in model.model_fields.items())
+    return " ".join(f"{name}={value}" for name, value in model())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from analysis.load import load_gradients, load_results
 from analysis.schema import GRADIENTS
@@ -101,6 +101,15 @@ def test_settings_are_listed_as_toml_with_their_defaults_and_meanings(here: Here
         assert {*values} == {*model.model_fields} - unset
         assert all(f"# {name} = " in shown for name in unset)
     assert Profile(description=listed["description"], seeds=listed["seeds"]) == Profile()
+
+
+def test_a_default_that_is_made_is_listed(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Settings(BaseModel, extra="forbid"):
+        widths: list[int] = Field(default_factory=lambda: [3, 2])
+
+    monkeypatch.setattr(all_estimators()["dense"], "Settings", Settings)
+    assert "\nwidths = [3, 2]" in here("list", "--settings").stdout
+    assert "widths=[3, 2]" in here("list").stdout
 
 
 def test_the_help_names_the_options(here: Here) -> None:
