@@ -28,7 +28,7 @@ from analysis.load import (
 from analysis.page import write_page
 from analysis.scores import ENDED_BADLY, judged, score_frame, score_of
 from analysis.statistics import LEAST_SEEDS, LEAST_SEEDS_IQM, seeds_needed
-from analysis.stored import ResultsError, read_grid
+from analysis.stored import ResultsError, holds_search, read_grid
 from analysis.tables import (
     COLUMNS,
     differences_table,
@@ -58,6 +58,8 @@ def write_report(
         ResultsError: a folder can't be read or compared, or holds nothing of what it was asked for.
         UnknownBaselineError: there is no such estimator in it.
     """
+    if against is not None and holds_search(against):  # whose trials have seen no test data
+        raise ResultsError(f"{against} holds a search, not training: give another folder")
     table = load_results(folder).replace([np.inf, -np.inf], np.nan)
     if table.empty:
         raise ResultsError(f"{folder} holds none of the cells that it was asked for yet")

@@ -13,7 +13,7 @@ import pytest
 from analysis import figures, report
 from analysis.load import final_rows, load_results
 from analysis.report import write_report
-from analysis.stored import ResultsError
+from analysis.stored import JOURNAL, ResultsError
 from analysis.tables import latex, markdown, metrics, seconds, summary
 from tests.analysis.synthetic import ask, cell, grid, table_of, write, write_cells
 
@@ -128,6 +128,9 @@ def test_differences_to_another_folder_say_what_else_differs(tmp_path: Path) -> 
     assert "The numerics are of version 2 here and 1 there: differences may be theirs" in text
     other = text_of(grid(["other"], NAMES, 3), after, against=tmp_path / "before")
     assert "The two folders have no task in common." in other
+    (tmp_path / "before" / JOURNAL).touch()
+    with pytest.raises(ResultsError, match="before holds a search, not training"):
+        write_report(after, against=tmp_path / "before")
 
 
 @pytest.mark.usefixtures("undrawn")
