@@ -79,7 +79,7 @@ def _common(shared: SharedStudy, execution: Execution) -> dict[str, Any]:
         "profile": about["profile"],
         "dataset": about["task settings"]["dataset"],
         "sampler": about["sampler"],
-        "pruner": about["pruner"],
+        "pruner": about["pruner"] if len(about["objectives"]) == 1 else "none",
         "seeds": about["seeds"],
         "command": execution.command,
         **{name: provenance()[name] for name in ("machine", "commit", "dirty", "torch", "python")},

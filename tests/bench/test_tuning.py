@@ -269,8 +269,11 @@ def test_a_failure_is_told_and_counts(
 
 def test_several_objectives_are_all_kept(tiny_profile: Profile, tmp_path: Path) -> None:
     found = study_of(tiny_profile, "rloo", ("accuracy", "decoder_calls"))
-    execution, search = executing(tmp_path / "x"), searching(3)
+    # The folder that the study is named after: results are of its own studies alone.
+    execution, search = executing(tmp_path / "tune"), searching(3, pruner="median")
     run_search([found], search, execution)
+    write_results(None, execution, tiny_profile)
+    assert {*load_trials(execution.results)["pruner"]} == {"none"}
     trials = trials_of(found, search, execution)
     samples = [parameters["settings.samples"] for _, parameters, _ in trials]
     assert [values[1] for _, _, values in trials] == samples
