@@ -63,7 +63,7 @@ class Tuning:
     pruner: Literal["median", "halving", "none"] = "median"
     """Which trials end early, by their evaluations on the way."""
     sampler_seed: int = 0
-    """One job and the same seed give the same study."""
+    """One job, the same seed and a folder of the same name give the same study."""
     storage: str | None = None
     """Address of a database to share studies through, such as postgresql://user@host/name; a file
     in the results folder by default."""
