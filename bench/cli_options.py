@@ -47,8 +47,20 @@ def _duration(_: object, tokens: Sequence[Token]) -> float:
     return found.total_seconds() if isinstance(found, timedelta) else float(found)
 
 
+def _whole(_: object, tokens: Sequence[Token]) -> int:
+    """A whole number, where the library would round any other."""
+    given = tokens[0].value
+    try:
+        return int(given)
+    except ValueError as error:
+        raise ValueError(f'"{given}" is no whole number') from error
+
+
 Duration = Annotated[float | None, Parameter(converter=_duration)]
 """An option that takes a time, in seconds."""
+
+WHOLE = Parameter(converter=_whole)
+"""Of an option that takes a whole number."""
 
 
 @Parameter(name="*")
@@ -62,7 +74,7 @@ class Grid:
     """Names separated by commas, or "all"."""
     profile: str = "quick"
     """How long and how large: a name from `run_bench.py list`, or the path of a TOML file."""
-    seeds: int | None = None
+    seeds: Annotated[int | None, WHOLE] = None
     """How many seeds, from 0; the profile's number by default."""
     dataset: str | None = None
     """digits, mnist, fashion-mnist or features, in place of the profile's."""
@@ -71,9 +83,9 @@ class Grid:
     out: str | None = None
     """Results folder; results/PROFILE by default, with "gradients-" or "timing-" before PROFILE for
     these, and -DATASET after it where --dataset is given."""
-    jobs: int | None = None
+    jobs: Annotated[int | None, WHOLE] = None
     """Cells that run at the same time; by default as many as the threads allow, one on a GPU."""
-    threads: int = 1
+    threads: Annotated[int, WHOLE] = 1
     """Threads of each cell."""
     device: str = "cpu"
     """Where to run: cpu, cuda, cuda:1."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from bench.cli_options import Duration, Grid
+from bench.cli_options import WHOLE, Duration, Grid
 from bench.cli_output import Output
 from bench.errors import UserError, unknown
 
@@ -32,7 +32,7 @@ class SearchGrid(Grid):
     """Which studies to run, and how: options that mean something else than to a grid, or nothing,
     which then are refused and not shown."""
 
-    seeds: int | None = None
+    seeds: Annotated[int | None, WHOLE] = None
     """How many seeds a trial trains at, from 10,000, which no grid uses; 1 by default."""
     out: str | None = None
     """Results folder; results/tune-PROFILE by default, with -DATASET after it where --dataset is
@@ -49,7 +49,7 @@ class SearchGrid(Grid):
 class Tuning:
     """How to search."""
 
-    trials: int | None = None
+    trials: Annotated[int | None, WHOLE] = None
     """Trials of each study in all, those that are stored included; 20 by default."""
     train_seconds: float | None = None
     """Seconds of training of each study in all, in place of a number of trials."""
@@ -62,7 +62,7 @@ class Tuning:
     """Where the next trial is."""
     pruner: Literal["median", "halving", "none"] = "median"
     """Which trials end early, by their evaluations on the way."""
-    sampler_seed: int = 0
+    sampler_seed: Annotated[int, WHOLE] = 0
     """One job, the same seed and a folder of the same name give the same study."""
     storage: str | None = None
     """Address of a database to share studies through, such as postgresql://user@host/name; a file
