@@ -40,6 +40,8 @@ def invalid(where: str, error: "ValidationError", model: "type[BaseModel]") -> U
         return unknown(f"setting of {place}", name, known, listing)
     if first["type"] == "missing":
         return UserError(f"{place}: {name} is missing")
+    if first["type"] in ("dict_type", "model_type"):
+        return UserError(f"{place}: {name} = {first['input']!r}: give a table of settings")
     return UserError(f"{place}: {name} = {first['input']!r}: {first['msg'].lower()}")
 
 

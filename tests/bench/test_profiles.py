@@ -70,6 +70,7 @@ def test_bundled_profiles_are_valid(name: str) -> None:
             "task ssvae: hidden = '3': give it without quotes",
         ),
         ("[tasks.ssvae.estimators.sfe.settings]\nsamples = '3'", "give it without quotes"),
+        ("[tasks]\nssvae = 3", ".tasks: ssvae = 3: give a table of settings"),
         ("[training", "is no valid TOML"),
     ],
 )
