@@ -23,7 +23,7 @@ from bench.step import (
 from estimators.base import Estimate, Estimator, Latent, Proposal
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
-from estimators.score_function import ScoreFunction
+from estimators.score_function import NVIL, ScoreFunction
 from estimators.support_sum import Dense
 from tasks.base import Context, Encoding, Supervised, Task
 from tasks.streams import Streams
@@ -238,14 +238,20 @@ def test_costs_with_a_dimension_too_many_are_refused(monkeypatch: pytest.MonkeyP
         CountedCost(task)(encoding.context, row, row)
 
 
-def test_the_entropy_weight_of_the_training_takes_the_place_of_the_tasks() -> None:
+@pytest.mark.parametrize("name", ["dense", "nvil"])
+def test_the_entropy_weight_of_the_training_takes_the_place_of_the_tasks(name: str) -> None:
+    """In the objective that is noted too, which has no scale."""
     task = make_task("signal_game")
     latent = Latent(task.family, task.size, task.features)
     batch = task.training_batch(0, Streams(0))
+    estimator = all_estimators()[name].make(latent).double()
+    if isinstance(estimator, NVIL):
+        estimator.variance.update(torch.tensor(100.0))
 
     def objective(weight: float | None) -> Tensor:
+        sampler = Sampler(torch.Generator().manual_seed(0))
         result = training_loss(
-            task, Dense.make(latent), CountedCost(task), batch, NO_SAMPLER, entropy_weight=weight
+            task, estimator, CountedCost(task), batch, sampler, entropy_weight=weight
         )
         return result.objective
 
@@ -363,7 +369,8 @@ def test_no_labels_are_a_loss_of_zero(name: str) -> None:
             torch.testing.assert_close(found, wanted)
 
 
-def test_own_loss_trains_the_baseline_and_nothing_else() -> None:
+def test_own_loss_alone_trains_the_baseline_and_nothing_else() -> None:
+    """The gradient of a step for a baseline is that of its own loss, whatever the step's scale."""
     task = make_task("ssvae")
     latent = Latent(task.family, task.size, task.features)
     encoding: Encoding = task.encode(task.training_batch(0, Streams(0)))
@@ -371,15 +378,18 @@ def test_own_loss_trains_the_baseline_and_nothing_else() -> None:
         if "categorical" not in estimator_class.families:
             continue
         estimator = estimator_class.make(latent).double()
-        q = estimator.distribution(encoding.scores)
+        parameters = [*estimator.parameters()]
         sampler = Sampler(torch.Generator().manual_seed(0))
-        proposal = estimator.propose(q, encoding.features, sampler)
-        costs = torch.rand(len(proposal.row), dtype=torch.float64)
-        own = estimator.combine(q, proposal, costs).own_loss
-        assert (own is not None) == (len([*estimator.parameters()]) > 0), name
+        result = latent_loss(task, estimator, CountedCost(task), encoding, sampler, 1.0)
+        assert result.update is not None
+        q = estimator.distribution(encoding.scores)
+        own = estimator.combine(q, *result.update).own_loss
+        assert (own is not None) == (len(parameters) > 0), name
         if own is not None:
             reached = torch.autograd.grad(
-                own, [encoding.scores, *estimator.parameters()], allow_unused=True
+                own, [encoding.scores, *parameters], retain_graph=True, allow_unused=True
             )
             assert reached[0] is None
-            assert all(gradient is not None for gradient in reached[1:])
+            trained = torch.autograd.grad(result.loss, parameters, retain_graph=True)
+            for found, wanted in zip(trained, reached[1:], strict=True):
+                torch.testing.assert_close(found, wanted)
