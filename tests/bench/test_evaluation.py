@@ -1,6 +1,8 @@
 """Evaluation against sums over every assignment."""
 
 import math
+from statistics import median_low
+from typing import Literal
 
 import pytest
 import torch
@@ -32,7 +34,8 @@ def make(task: Task, name: str) -> Estimator:
 
 def by_hand(task: Task, estimator: Estimator, split: str) -> dict[str, float]:
     """Expected cost, entropy and support over all assignments, accuracy at the mode, in a loop."""
-    cost = entropy = correct = support = rows = 0.0
+    cost = entropy = correct = rows = 0.0
+    support: list[int] = []
     for batch in task.evaluation_batches(split, 100, Streams(0)):  # type: ignore[arg-type]
         encoding = task.encode(batch)
         count = len(encoding.scores)
@@ -49,14 +52,15 @@ def by_hand(task: Task, estimator: Estimator, split: str) -> dict[str, float]:
                 (p[:, index] * task.cost(encoding.context, same, torch.arange(count))).sum()
             )
         entropy -= float(torch.special.xlogy(p, p).sum())
-        support += float((p > 0).sum())
+        support += (p > 0).sum(dim=1).tolist()
         if task.chance is not None:
             right = task.correct(encoding, every[p.argmax(dim=1)])
             assert right is not None
             correct += float(right.sum())
         rows += count
-    sums = {"cost": cost, "entropy": entropy, "accuracy": correct, "support": support}
-    return {name: total / rows for name, total in sums.items()}
+    sums = {"cost": cost, "entropy": entropy, "accuracy": correct, "support_mean": sum(support)}
+    means = {name: total / rows for name, total in sums.items()}
+    return means | {"support_median": median_low(support), "support_max": max(support)}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +92,10 @@ def test_metrics_are_those_of_q(task_name: str, name: str, monkeypatch: pytest.M
     assert found["loss"] == pytest.approx(
         wanted["cost"] - task.entropy_weight * wanted["entropy"], abs=1e-9
     )
-    assert found["support_mean"] == pytest.approx(wanted["support"])
+    assert found["expected_cost"] == pytest.approx(wanted["cost"], abs=1e-9)
+    assert found["entropy"] == pytest.approx(wanted["entropy"], abs=1e-9)
+    for name in ("support_mean", "support_median", "support_max"):
+        assert found[name] == pytest.approx(wanted[name])
     if task.is_likelihood:
         assert found["elbo"] == pytest.approx(-(wanted["cost"] + rate), abs=1e-9)
     else:
@@ -151,6 +158,9 @@ def test_a_small_support_among_many_categories_is_summed_over() -> None:
     )
     assert 1 < (found["support_max"] or 0) <= 39
     assert found["loss"] == again["loss"]  # nothing was sampled
+    just = EvaluationSettings(max_summed=int(found["support_max"] or 0))
+    again = evaluate(task, estimator, CountedCost(task), just, "validation", Streams(2))
+    assert found["loss"] == again["loss"]
 
 
 @torch.no_grad()
@@ -239,16 +249,19 @@ def mean_estimate(name: str, scale: float, settings: EvaluationSettings) -> tupl
 @pytest.mark.parametrize("scale", [1.0, 20.0])
 @torch.no_grad()
 def test_importance_sampling_is_unbiased_whatever_q_is(name: str, scale: float) -> None:
-    settings = EvaluationSettings(nll_max_summed=1, nll_samples=2)
+    """An odd number of samples has one left over, which is not drawn."""
+    settings = EvaluationSettings(nll_max_summed=1, nll_samples=3)
     mean, exact, _ = mean_estimate(name, scale, settings)
     torch.testing.assert_close(mean, exact)
 
 
 @pytest.mark.parametrize("name", BIT_ESTIMATORS)
+@pytest.mark.parametrize("scale", [1.0, 20.0])
 @torch.no_grad()
-def test_the_published_likelihood_counts_a_sparse_support_twice(name: str) -> None:
+def test_the_published_likelihood_counts_a_sparse_support_twice(name: str, scale: float) -> None:
+    """And nothing of what only fills a row up."""
     settings = EvaluationSettings(nll_as="published", nll_samples=2)
-    mean, exact, of_support = mean_estimate(name, 1.0, settings)
+    mean, exact, of_support = mean_estimate(name, scale, settings)
     expected = exact if name == "sfe" else torch.logaddexp(exact, of_support)
     torch.testing.assert_close(mean, expected)
 
@@ -267,6 +280,31 @@ def test_importance_sampling_comes_close_with_many_samples() -> None:
     assert (effective < 20_000).all()
     # The relative error of the estimate of p(x) is about 1 / √(effective samples).
     assert ((found - exact).abs() < 5 / effective.sqrt()).all()
+
+
+@pytest.mark.parametrize("nll_as", ["corrected", "published"])
+@torch.no_grad()
+def test_effective_samples_are_those_of_the_weights(
+    nll_as: Literal["corrected", "published"],
+) -> None:
+    """(Σw)² / Σw² of w = p(x, z) / the density that z was drawn from."""
+    task = make_task("bitvector")
+    encoding = task.encode(task.training_batch(0, Streams(0)))
+    q, rows = BernoulliBits(20 * encoding.scores), len(encoding.scores)
+    settings = EvaluationSettings(nll_as=nll_as, nll_max_summed=1, nll_samples=6)
+    samplers = [Sampler(torch.Generator().manual_seed(0)) for _ in range(2)]
+    _, found = log_evidence(CountedCost(task), encoding.context, q, samplers[0], settings)
+    if nll_as == "published":
+        z = q.sample(samplers[1], 6)
+        density = q.log_prob(z).exp()
+    else:
+        clipped = BernoulliBits(q.probabilities.clamp(0.05, 0.95).logit())
+        z = torch.cat([q.sample(samplers[1], 3), clipped.sample(samplers[1], 3)], dim=1)
+        density = (q.log_prob(z).exp() + clipped.log_prob(z).exp()) / 2
+    row = torch.arange(rows).repeat_interleave(6)
+    costs = task.cost(encoding.context, z.flatten(0, 1), row).view(rows, 6)
+    w = (costs.amin(dim=1, keepdim=True) - costs).exp() / density
+    torch.testing.assert_close(found, w.sum(dim=1).square() / w.square().sum(dim=1))
 
 
 @torch.no_grad()
