@@ -9,6 +9,7 @@ from estimators.base import Latent
 from estimators.distributions import Distribution, SparseBits
 from estimators.mappings import sparsemap_bits, topk_sparsemax
 from estimators.sparse_bits import SparseMAP, SparseMAPBudget, TopKSparsemax
+from estimators.support_sum import Sparsemax
 from tests.estimators.test_mappings import random_scores
 
 SIZE = 8
@@ -52,3 +53,16 @@ def test_top_k_is_that_of_its_k(k: int) -> None:
     q = TopKSparsemax.make(LATENT, k=k).distribution(scores)
     assert same(q, SparseBits(scores, vertices, probabilities))
     assert (q.support_sizes == k).any()
+
+
+def test_sparsemax_of_bits_is_over_all_of_them() -> None:
+    scores = 1e-3 * SCORES[:, :4]
+    vertices, probabilities, _ = topk_sparsemax(scores, 16)
+    q = Sparsemax.make(Latent("bits", 4, 1)).distribution(scores)
+    assert same(q, SparseBits(scores, vertices, probabilities))
+    assert (q.support_sizes == 16).all()
+
+
+@pytest.mark.parametrize(("size", "budget"), [(1, 1), (2, 1), (3, 1), (7, 3), (8, 4)])
+def test_the_budget_is_half_of_the_bits_and_one_at_least(size: int, budget: int) -> None:
+    assert SparseMAPBudget.make(Latent("bits", size, 1)).budget == budget

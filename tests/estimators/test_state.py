@@ -34,12 +34,14 @@ def check_baseline(estimator: Estimator, baseline: Tensor, features: Tensor = NO
     """Costs that are the row's baseline, (B, 1), leave nothing to learn from; others do."""
     q, proposal = estimator.distribution(SCORES), propose(estimator, features)
     costs = baseline.expand(len(SCORES), estimator.calls_per_row).flatten()
-    nothing = estimator.combine(q, proposal, costs).surrogate
-    something = estimator.combine(q, proposal, costs + 1).surrogate
-    assert nothing is not None
-    assert something is not None
-    torch.testing.assert_close(nothing, torch.zeros_like(nothing))
-    assert (something < -0.1).all()
+    nothing, something = (estimator.combine(q, proposal, costs + away) for away in (0, 2))
+    assert nothing.surrogate is not None
+    assert something.surrogate is not None
+    torch.testing.assert_close(nothing.surrogate, torch.zeros_like(nothing.surrogate))
+    assert (something.surrogate < -0.1).all()
+    if "baseline_error" in nothing.diagnostics:
+        errors = [float(of.diagnostics["baseline_error"]) for of in (nothing, something)]
+        assert errors == pytest.approx([0, 4])
 
 
 @pytest.mark.parametrize("estimator", [GumbelSoftmax, StraightThroughGumbel])
@@ -116,9 +118,10 @@ def test_costs_of_other_assignments_are_the_baseline(
     instance = estimator.make(LATENT, samples=samples).double()
     q, proposal = instance.distribution(SCORES), propose(instance)
     costs = numbers([[7.0], [-3.0]]).expand(-1, instance.calls_per_row)
-    nothing = instance.combine(q, proposal, costs.flatten()).surrogate
-    assert nothing is not None
-    torch.testing.assert_close(nothing, torch.zeros_like(nothing))
+    nothing = instance.combine(q, proposal, costs.flatten())
+    assert nothing.surrogate is not None
+    torch.testing.assert_close(nothing.surrogate, torch.zeros_like(nothing.surrogate))
+    assert nothing.diagnostics["baseline_error"] == 0
 
 
 def test_the_critic_is_the_mode() -> None:
