@@ -43,7 +43,9 @@ def test_candidates_are_unit_vectors_of_as_many_concepts(folder: Path) -> None:
         assert concepts.max() < 20
         lengths = candidates.norm(dim=2)
         torch.testing.assert_close(lengths, torch.ones_like(lengths))
-    assert sum(len(cast(Episodes, batch).target) for batch in batches[1:]) == 200
+    targets = torch.cat([cast(Episodes, batch).target for batch in batches[1:]])
+    assert targets.bincount().tolist() == pytest.approx([200 / 16] * 16, abs=12)
+    assert len(targets) == 200
 
 
 def test_each_split_has_vectors_of_its_own(folder: Path) -> None:
@@ -55,6 +57,8 @@ def test_each_split_has_vectors_of_its_own(folder: Path) -> None:
         rows = {tuple(row) for row in candidates.round(decimals=5).tolist()}
         assert len(rows) == size
         seen.append(rows)
+    trained_on = cast(Episodes, game.training_batch(0, STREAMS)).candidates.flatten(0, 1)
+    assert {tuple(row) for row in trained_on.round(decimals=5).tolist()} <= seen[0]
     assert not seen[0] & seen[1]
     assert not (seen[0] | seen[1]) & seen[2]
 

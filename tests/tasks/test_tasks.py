@@ -113,6 +113,7 @@ def test_ssvae_labelled_rows_are_those_of_the_labels() -> None:
     torch.testing.assert_close(part.scores, classifier(labelled))
     torch.testing.assert_close(encoding.scores, classifier(others))
     assert task.latent_weight == 900 / 100
+    assert task.chance == 1 / 10
 
 
 def test_ssvae_keeps_labelled_images_out_of_the_others() -> None:
@@ -129,9 +130,10 @@ def test_ssvae_keeps_labelled_images_out_of_the_others() -> None:
     assert ((known[:, :12].long() << torch.arange(12)).sum(dim=1) < 100).all()
 
 
-def test_ssvae_labels_belong_to_their_images() -> None:
+@pytest.mark.parametrize("draw", ["training_batch", "labelled_batch"])
+def test_ssvae_labels_belong_to_their_images(draw: str) -> None:
     task = make_task("ssvae", batch_size=100)
-    batch = cast(Batch, task.training_batch(0, STREAMS))
+    batch = cast(Batch, getattr(task, draw)(0, STREAMS))
     pixels, labels = task.part("train")
     counts = labels[:100].bincount(minlength=10)
     assert torch.equal(batch.y.bincount(minlength=10), counts)
@@ -144,6 +146,14 @@ def test_ssvae_labels_belong_to_their_images() -> None:
     for column, y in enumerate(batch.y.tolist()):
         candidates = (~agree[:, column]).nonzero().squeeze(1)
         assert y in labels[candidates].tolist()
+
+
+def test_ssvae_goes_over_its_labels_and_draws_each_step_anew() -> None:
+    task = make_task("ssvae", batch_size=40)
+    assert task.labelled_steps_per_epoch == 2
+    first, second = (cast(Batch, task.labelled_batch(step, STREAMS)) for step in range(2))
+    assert not torch.equal(first.noise, second.noise)
+    assert make_task("ssvae", batch_size=101).labelled_steps_per_epoch == 1
 
 
 def test_binarisation_is_drawn_anew_with_the_grey_level_as_probability() -> None:
@@ -208,6 +218,16 @@ def test_bitvector_cost_is_a_categorical_likelihood() -> None:
     wanted = -TorchCategorical(logits=logits).log_prob(batch).sum(dim=1)
     found = task.cost(encoding.context, z, torch.arange(len(z)))
     torch.testing.assert_close(found, wanted)
+
+
+def test_bitvector_sees_an_image_once_an_epoch_at_most() -> None:
+    """With black and white images that spell their own number, to tell them apart."""
+    task = make_task("bitvector", batch_size=90)
+    pixels = task.part("train").inputs
+    pixels.copy_(torch.arange(len(pixels))[:, None] >> torch.arange(64).clamp(max=62) & 1)
+    batches = [cast(Tensor, task.training_batch(s, STREAMS)) for s in range(task.steps_per_epoch)]
+    numbers = (torch.cat(batches)[:, :12].long() << torch.arange(12)).sum(dim=1)
+    assert len(numbers) == len(numbers.unique()) == 990
 
 
 def test_bitvector_may_start_from_the_frequencies_of_grey_levels() -> None:
@@ -293,6 +313,7 @@ def test_game_success_is_the_target_picked() -> None:
     correct = task.correct(encoding, z)
     assert correct is not None
     assert torch.equal(correct, picked == target)
+    assert task.chance == 1 / 4
 
 
 def test_game_evaluation_is_the_same_for_every_seed() -> None:
