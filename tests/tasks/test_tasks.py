@@ -314,6 +314,7 @@ def test_game_success_is_the_target_picked() -> None:
     assert correct is not None
     assert torch.equal(correct, picked == target)
     assert task.chance == 1 / 4
+    assert make_task("signal_game", entropy_weight=0.3).entropy_weight == 0.3
 
 
 def test_game_evaluation_is_the_same_for_every_seed() -> None:
