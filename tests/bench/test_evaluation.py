@@ -127,11 +127,13 @@ def test_each_batch_has_random_numbers_of_its_own(monkeypatch: pytest.MonkeyPatc
 def test_sampled_expectation_is_close_to_the_summed_one() -> None:
     task = make_task("bitvector")
     estimator = make(task, "sfe")
+    rows, results = len(task.part("validation").inputs), []
     sampled = EvaluationSettings(max_summed=1, samples=500)
-    results = [
-        evaluate(task, estimator, CountedCost(task), settings, "validation", Streams(0))["elbo"]
-        for settings in (EXACT, sampled)
-    ]
+    for settings, calls in ((EXACT, 2**task.size), (sampled, 500)):
+        cost = CountedCost(task)
+        found = evaluate(task, estimator, cost, settings, "validation", Streams(0))
+        assert cost.calls["evaluation"] == calls * rows
+        results.append(found["elbo"])
     assert results[0] != results[1]
     assert results[0] == pytest.approx(results[1], rel=1e-3)
 
