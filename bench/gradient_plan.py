@@ -106,8 +106,8 @@ def _turned(
         if knob.setting not in base:
             listing = f"there are {', '.join(base)}" if base else "it has none"
             raise unknown(f"setting for a knob of {estimator.name}", knob.setting, base, listing)
-        whole = isinstance(base[knob.setting], int)
-        yield from ((knob.setting, int(value) if whole else value) for value in knob.values)
+        kind = int if isinstance(base[knob.setting], int) else float
+        yield from ((knob.setting, kind(value)) for value in knob.values)
 
 
 def _samples(
