@@ -117,6 +117,7 @@ def tune(
     from bench.cli_tune import shown
     from bench.printing import print_frames, print_line
     from bench.search_results import write_results
+    from bench.study_storage import database_errors
     from bench.tuning import check_comparable, run_search
 
     grid.check()
@@ -127,14 +128,16 @@ def tune(
     plans = tuning.studies(grid, execution)
     console = output.console()
     # What is wrong with a stored study is better known before anything runs.
-    check_comparable(plans, search, execution)
-    studies = [plan.open(search, execution) for plan in plans]
-    dead = sum(study.bury() for study in studies)
+    with database_errors(search.storage):
+        check_comparable(plans, search, execution)
+        studies = [plan.open(search, execution) for plan in plans]
+        dead = sum(study.bury() for study in studies)
     if dead:
         console.print(f"trials whose process has died, to be run again: {dead}")
-    with shown(studies, search.budget.trials, output, console) as done:
+    told = shown(studies, search.budget.trials, output, console)
+    with database_errors(search.storage), told as done:
         run_search(plans, search, execution, done)
-    with results_errors(), folder_claimed(execution.results):
+    with results_errors(), database_errors(search.storage), folder_claimed(execution.results):
         best = write_results(search.storage, execution, grid.load_profile())
         trials = load_trials(execution.results)
         if trials.empty:  # other processes have all that there are to be

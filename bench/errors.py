@@ -12,6 +12,21 @@ class UserError(Exception):
     """Something the user can mend; the message says how, in one line or in a few."""
 
 
+class StorageError(UserError):
+    """What a run keeps its outcomes in can't be read or written: not a cell ends, but the run."""
+
+
+def not_written(what: str, error: OSError) -> StorageError:
+    """The error for what a full disk, say, does not take.
+
+    Args:
+        what: was to be stored, and where.
+        error: the system's.
+    """
+    reason = (error.strerror or str(error)).lower()
+    return StorageError(f"{what} can't be stored: {reason}: mend that, and run the same command")
+
+
 def unknown(kind: str, name: str, known: Collection[str], listing: str) -> UserError:
     """The error for a name that is not there, with the nearest that is.
 

@@ -14,7 +14,7 @@ import torch
 from bench.cells import Cell
 from bench.claims import Report
 from bench.course import train_cell
-from bench.errors import UserError
+from bench.errors import StorageError, not_written
 from bench.examples import examples_of, write_examples
 from bench.gradient_cell import gradient_cell
 from bench.limits import Limits, TimeLimitError, in_memory, in_time
@@ -111,10 +111,10 @@ def run_cell(
         cell: what to run.
         execution: how.
         beside: how many other cells run at the same time, where that is known.
-        watch: called with each row as it comes; may raise `PrunedError`.
+        watch: called with each row as it comes; may raise `PrunedError`, or `StorageError`.
         report: called with the share that is done.
     Raises:
-        UserError: the outcome can't be stored.
+        StorageError: the outcome can't be stored, or whoever watches can't store what is seen.
     """
     if execution.limits.over():
         return Outcome(cell, "timeout", NOT_BEGUN)
@@ -144,6 +144,8 @@ def run_cell(
         outcome = Outcome(cell, "diverged", str(error))
     except TimeLimitError as error:
         outcome = Outcome(cell, "timeout", str(error))
+    except StorageError:  # none of the cell's doing, which goes on from where it was saved
+        raise
     except Exception as error:
         outcome = failure(cell, error, execution.limits)
     store_outcome(outcome, rows, execution, beside, clock)
@@ -207,7 +209,7 @@ def store_outcome(
         beside: how many other cells ran at the same time, where that is known.
         clock: that started with it.
     Raises:
-        UserError: they can't be written.
+        StorageError: they can't be written.
     """
     cell = outcome.cell
     common: dict[str, Any] = {
@@ -234,10 +236,7 @@ def store_outcome(
     try:
         write_cell(execution.results, cell, [common | row for row in rows or [{}]])
     except OSError as error:
-        raise UserError(
-            f"{execution.results}: {cell.name} can't be stored: "
-            f"{(error.strerror or str(error)).lower()}: mend that, and run the same command"
-        ) from error
+        raise not_written(f"{execution.results}: {cell.name}", error) from error
 
 
 def _knob(cell: Cell) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from analysis.stored import TRIALS
 from bench.profiles import Found, Profile
 from bench.provenance import provenance
 from bench.runner import Execution
-from bench.studies import SharedStudy, open_storage, place
+from bench.studies import SharedStudy, place
+from bench.study_storage import open_storage
 
 BEST = "best.toml"
 """The profile in a results folder that holds the best settings."""

@@ -1,9 +1,9 @@
 """Optuna studies that several processes share, of which any may die at any time.
 
-A study has numbered places, which `claim` hands out. A place becomes a trial once: whoever takes it
-out of Optuna's queue has it, and a place whose trial's process died goes back into the queue.
-Optuna's numbers order the trials for all processes alike: should two of them queue one place at the
-same moment, the trial with the lower number stands and the other is withdrawn.
+A study has numbered places, which `claim` hands out, and each becomes a trial once. A place is
+taken by adding a trial that names it, and who runs it, in one write: a process may die at any
+moment, and its place is free again. Optuna's numbers order the trials for all processes alike:
+should two take one place at the same time, the lower number stands and the other is withdrawn.
 """
 
 import itertools
@@ -11,23 +11,19 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import event
-from sqlalchemy.exc import IntegrityError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from analysis.scores import LESS_IS_BETTER
-from analysis.stored import JOURNAL
 from bench.errors import UserError
 
 ATTEMPTS = 3
@@ -37,11 +33,11 @@ BEAT_SECONDS = 60.0
 SILENT_SECONDS = 600.0
 """A trial that nothing was heard of for so long is dead, on whatever machine it was."""
 
-OPENINGS = 5
-"""Tries to open a database whose tables another process is making."""
-
 HOPELESS = 5
 """A study whose first so many trials have all failed is given up."""
+
+Start = Mapping[str, tuple[BaseDistribution, Any]]
+"""Parameters by name: each what it is one of, and its value."""
 
 Direction = Literal["minimize", "maximize"]
 
@@ -55,27 +51,6 @@ class Budget:
 
     trials: int | None
     seconds: float | None
-
-
-def open_storage(address: str | None, results: Path) -> BaseStorage:
-    """The storage at an address, or the journal in the results folder.
-
-    Raises:
-        UserError: it can't be reached.
-    """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if address is None:
-        return JournalStorage(JournalFileBackend(str(results / JOURNAL)))
-    for left in reversed(range(OPENINGS)):
-        try:
-            return _database(address)
-        except Exception as error:  # SQLAlchemy's, that of a missing driver, the server's
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
-            making = "already exists" in reason or isinstance(error, IntegrityError)
-            if left == 0 or not making:
-                raise UserError(f"--storage {_without_password(address)}: {reason}") from error
-            time.sleep(1)  # another process is making its tables
-    raise AssertionError
 
 
 class SharedStudy:
@@ -97,6 +72,7 @@ class SharedStudy:
         about: dict[str, Any],
         pruner: BasePruner | None = None,
     ) -> None:
+        self._storage = storage
         try:
             self.study = optuna.create_study(
                 storage=storage, study_name=name, directions=directions_of(about), pruner=pruner
@@ -143,14 +119,11 @@ class SharedStudy:
 
     def counted(self) -> list[FrozenTrial]:
         """The trials that are over and fill their place: complete, pruned, failed of themselves."""
-        lost = self._lost()
-        return [
-            trial
-            for trial in self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-            if trial.state != TrialState.FAIL or trial.number not in lost
-        ]
+        ended = self.trials(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+        lost = self._lost()  # looked at last: a trial is called lost before it ends
+        return [t for t in ended if t.state != TrialState.FAIL or t.number not in lost]
 
-    def claim(self, budget: Budget, start: dict[str, Any], run: str) -> Trial | None:
+    def claim(self, budget: Budget, start: Start, run: str) -> Trial | None:
         """The next trial to run; None if there is none, or none that is not run by others.
 
         Args:
@@ -158,18 +131,15 @@ class SharedStudy:
             start: the parameters of place 0.
             run: names this run, to withdraw its trials if it is stopped.
         """
-        self.bury()
-        while self._wants_more(budget):
-            if not self._queue(budget, start):
+        while True:
+            self.bury()
+            number = self._free_place(budget)
+            if number is None:
                 return None
-            trial = self.study.ask()
-            trial.set_user_attr("worker", {"host": socket.gethostname(), "pid": os.getpid()})
-            trial.set_user_attr("run", run)
-            trial.set_user_attr("beat", time.time())
-            if self._stands(trial.number):
+            trial = self._take(number, start if number == 0 else {}, run)
+            if self._stands(trial):
                 return trial
             self._lose(trial.number, "withdrawn")
-        return None
 
     def bury(self) -> int:
         """End trials whose process has died, so that their places are free; how many there were."""
@@ -185,43 +155,46 @@ class SharedStudy:
             if trial.user_attrs.get("run") == run:
                 self._lose(trial.number, "withdrawn")
 
-    def _wants_more(self, budget: Budget) -> bool:
-        """Whether any place is left to take."""
-        counted = self.counted()
-        if len(counted) >= HOPELESS and all(t.state == TrialState.FAIL for t in counted):
-            return False
-        if budget.trials is not None:
-            return len(counted) + len(self.trials(TrialState.RUNNING)) < budget.trials
-        assert budget.seconds is not None
-        return sum(t.user_attrs.get("train_seconds", 0.0) for t in counted) < budget.seconds
+    def _free_place(self, budget: Budget) -> int | None:
+        """The lowest place that is free: what was stopped comes before what is to follow it.
 
-    def _queue(self, budget: Budget, start: dict[str, Any]) -> bool:
-        """Queue the lowest place that is free, unless one waits already; whether there is any.
-
-        One at a time, so that what was stopped comes before what is to follow it. Another process
-        may take what waits before we do: then the next turn queues the next place.
+        None if the budget is spent, or others run what is left of it.
         """
-        alive = self.trials(TrialState.WAITING, TrialState.RUNNING)
-        if any(trial.state == TrialState.WAITING for trial in alive):
-            return True
-        held = {place(trial) for trial in alive + self.counted()}
-        lost = self._lost()
-        dead = [place(t) for t in self.trials(TrialState.FAIL) if lost.get(t.number) == "dead"]
-        places = itertools.count() if budget.trials is None else range(budget.trials)
-        free = (n for n in places if n not in held and dead.count(n) < ATTEMPTS)
-        number = next(free, None)
-        if number is None:
-            return False
-        self.study.enqueue_trial(start if number == 0 else {}, user_attrs={"place": number})
-        return True
+        running, counted = self.trials(TrialState.RUNNING), self.counted()
+        if len(counted) >= HOPELESS and all(t.state == TrialState.FAIL for t in counted):
+            return None
+        places: Iterable[int]
+        if budget.trials is not None:
+            places = range(budget.trials)
+        else:
+            assert budget.seconds is not None
+            spent = sum(trial.user_attrs.get("train_seconds", 0.0) for trial in counted)
+            places = itertools.count() if spent < budget.seconds else ()
+        held = {place(trial) for trial in running + counted}
+        failed, lost = self.trials(TrialState.FAIL), self._lost()
+        dead = [place(trial) for trial in failed if lost.get(trial.number) == "dead"]
+        return next((n for n in places if n not in held and dead.count(n) < ATTEMPTS), None)
 
-    def _stands(self, number: int) -> bool:
-        """Whether a trial is the first for its place, of those that are not lost."""
-        trials, lost = self.trials(), self._lost()
-        own = place(trials[number])
-        return own >= 0 and not any(
-            place(t) == own and t.number < number and t.number not in lost for t in trials
+    def _take(self, number: int, parameters: Start, run: str) -> Trial:
+        """Add a trial for a place, with all that is to be known should its process die at once."""
+        added = create_trial(
+            state=TrialState.RUNNING,
+            params={name: value for name, (_, value) in parameters.items()},
+            distributions={name: among for name, (among, _) in parameters.items()},
+            user_attrs={
+                "place": number,
+                "worker": {"host": socket.gethostname(), "pid": os.getpid()},
+                "run": run,
+                "beat": time.time(),
+            },
         )
+        study = self._storage.get_study_id_from_name(self.study.study_name)
+        return Trial(self.study, self._storage.create_new_trial(study, added))
+
+    def _stands(self, trial: Trial) -> bool:
+        """Whether a trial is the first for its place, of those that are not lost."""
+        others = [*self.trials(TrialState.RUNNING), *self.counted()]
+        return not any(place(o) == place(trial) and o.number < trial.number for o in others)
 
     def _lose(self, number: int, how: Literal["dead", "withdrawn"]) -> bool:
         """End a trial that came to nothing; False if another process had ended it."""
@@ -244,17 +217,6 @@ class SharedStudy:
 def place(trial: FrozenTrial | Trial) -> int:
     """The place of a trial in its study; -1 for one that has none."""
     return int(trial.user_attrs.get("place", -1))
-
-
-def _database(address: str) -> RDBStorage:
-    if not address.startswith("sqlite"):
-        return RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
-    # By default SQLite's driver begins a transaction at its first write: two processes could read
-    # that a trial waits, and both take it. So the driver begins none, and each begins by a lock.
-    waiting = {"timeout": 60, "isolation_level": None}
-    storage = RDBStorage(address, engine_kwargs={"connect_args": waiting})
-    event.listen(storage.engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN IMMEDIATE"))
-    return storage
 
 
 def directions_of(about: dict[str, Any]) -> list[Direction]:
@@ -303,13 +265,3 @@ def _first_change(stored: dict[str, Any], about: dict[str, Any]) -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         return _first_change(old, new)
     return f"{name} (stored: {old}, now: {new})"
-
-
-def _without_password(address: str) -> str:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(address).render_as_string(hide_password=True)
-    except ArgumentError:
-        return address

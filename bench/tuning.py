@@ -28,7 +28,8 @@ from bench.profiles import TrainingSettings, with_named
 from bench.runner import Execution, Outcome, PrunedError, Watch, run_cell
 from bench.search_space import Space, holds, starting_point, suggest
 from bench.store import cell_path, last_row, stored_status
-from bench.studies import Budget, SharedStudy, beating, open_storage, place
+from bench.studies import Budget, SharedStudy, Start, beating, place
+from bench.study_storage import database_errors, open_storage
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
 from tasks.streams import derive_seed
@@ -78,10 +79,14 @@ class StudyPlan:
         return replace(self, space=space)
 
     @property
-    def start(self) -> dict[str, Any]:
+    def start(self) -> Start:
         """Place 0: the settings that the search starts from, where its scales can hold them."""
         values = starting_point(self.cell)
-        return {n: values[n] for n, among in self.space.items() if holds(among, values.get(n))}
+        return {
+            name: (among, values[name])
+            for name, among in self.space.items()
+            if holds(among, values.get(name))
+        }
 
     def about(self, search: Search, execution: Execution) -> dict[str, Any]:
         """What the study is for, which is stored with it and may not change."""
@@ -198,7 +203,16 @@ def _run_together(
 
 
 def run_trial(plan: StudyPlan, search: Search, execution: Execution, run: str) -> Trialled:
-    """Claim the next trial of a study, run its cells, and tell the study what came of them."""
+    """Claim the next trial of a study, run its cells, and tell the study what came of them.
+
+    Raises:
+        StorageError: an outcome can't be stored, or the study's storage has gone.
+    """
+    with database_errors(search.storage):
+        return _run_trial(plan, search, execution, run)
+
+
+def _run_trial(plan: StudyPlan, search: Search, execution: Execution, run: str) -> Trialled:
     shared = plan.open(search, execution)
     trial = shared.claim(search.budget, plan.start, run)
     if trial is None:
@@ -229,7 +243,7 @@ def _run_cells(
             outcomes.append(Outcome(cell, "skipped", refusal))
         else:
             judged = number == 0 and len(plan.objectives) == 1
-            watch = _pruning(plan, trial) if judged else _ignore
+            watch = _pruning(plan, search, trial) if judged else _ignore
             if stored_status(execution.results, cell) == "ok":
                 _replay(execution, cell, watch)
                 outcomes.append(Outcome(cell, "ok", None))
@@ -251,7 +265,7 @@ def trial_cell(start: Cell, values: dict[str, Any], seed: int) -> Cell:
     )
 
 
-def _pruning(plan: StudyPlan, trial: Trial) -> Watch:
+def _pruning(plan: StudyPlan, search: Search, trial: Trial) -> Watch:
     """Report a cell's evaluations on the way, and end it where the pruner says so.
 
     Not before `PATIENCE` of the training is done: settings that are good in the end may begin late.
@@ -266,8 +280,10 @@ def _pruning(plan: StudyPlan, trial: Trial) -> Watch:
         if value is None or row.get("selection") or not first <= row["epoch"] < last:
             return
         evaluations += 1
-        trial.report(value, evaluations)
-        if trial.should_prune():
+        with database_errors(search.storage):  # here: what else is raised here is the cell's doing
+            trial.report(value, evaluations)
+            pruned = trial.should_prune()
+        if pruned:
             raise PrunedError(f"{plan.objectives[0]} {value:.4g} at epoch {row['epoch']:g}")
 
     return watch

@@ -7,20 +7,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from bench import studies
 from bench.errors import UserError
-from bench.studies import Budget, SharedStudy, open_storage, place
+from bench.studies import Budget, SharedStudy, place
+from bench.study_storage import open_storage
 
 ABOUT = {"objectives": ["elbo"], "training": {"epochs": 3}}
 FIVE = Budget(5, None)
+START = {"x": (FloatDistribution(0, 1), 0.5)}
 
 
 def shared(folder: Path, about: dict[str, Any] = ABOUT) -> SharedStudy:
@@ -28,7 +32,7 @@ def shared(folder: Path, about: dict[str, Any] = ABOUT) -> SharedStudy:
 
 
 def take(study: SharedStudy, budget: Budget = FIVE) -> optuna.Trial:
-    trial = study.claim(budget, {"x": 0.5}, "run")
+    trial = study.claim(budget, START, "run")
     assert trial is not None
     return trial
 
@@ -37,7 +41,9 @@ def test_places_are_handed_out_once_and_in_order(tmp_path: Path) -> None:
     study = shared(tmp_path)
     taken = [take(study) for _ in range(5)]
     assert [place(trial) for trial in taken] == [0, 1, 2, 3, 4]
+    assert taken[0].params == {"x": 0.5}
     assert taken[0].suggest_float("x", 0, 1) == 0.5
+    assert taken[1].params == {}
     assert study.claim(FIVE, {}, "run") is None
     for trial in taken:
         study.study.tell(trial, 1.0)
@@ -101,39 +107,116 @@ def test_a_beat_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert study.study.trials[0].user_attrs["beat"] > time.time() - 10
 
 
-def test_of_two_trials_for_a_place_the_first_stands(tmp_path: Path) -> None:
-    """Two processes that fill a study at the same moment."""
-    study = shared(tmp_path)
-    for _ in range(2):
-        for number in range(2):
-            study.study.enqueue_trial({}, user_attrs={"place": number})
-    two = Budget(2, None)
-    assert [place(take(study, two)) for _ in range(2)] == [0, 1]
-    assert study.claim(two, {}, "run") is None
-    doubled = take(study, Budget(3, None))
-    assert place(doubled) == 2
-    states = [trial.state for trial in study.study.trials[2:4]]
-    assert states == [TrialState.FAIL] * 2
-    assert study.counted() == []
+class Killed(BaseException):
+    """What nothing catches, in place of SIGKILL."""
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_process_may_die_at_any_of_its_writes(
+    written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From making the study to the end of its first trial: no place is lost, nor run twice."""
+    append, gone = JournalFileBackend.append_logs, dead_process()
+    deaths = 0
+    while True:
+        folder = tmp_path / str(deaths)
+        folder.mkdir()
+        left = deaths
+
+        def write(backend: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+            nonlocal left
+            if left == 0 and not written:
+                raise Killed
+            append(backend, logs)
+            if left == 0:
+                raise Killed
+            left -= 1
+
+        with monkeypatch.context() as patch:
+            patch.setattr(JournalFileBackend, "append_logs", write)
+            patch.setattr(studies.os, "getpid", lambda: gone)
+            try:
+                dying = shared(folder)
+                dying.study.tell(take(dying), 1.0)
+            except Killed:
+                ended = False
+            else:
+                ended = True
+        study = shared(folder)
+        stored = {place(trial) for trial in study.counted()}
+        assert stored <= {0}
+        rest = [place(take(study)) for _ in range(5 - len(stored))]
+        assert [*stored, *rest] == [0, 1, 2, 3, 4]
+        assert study.claim(FIVE, {}, "run") is None
+        if ended:
+            break
+        deaths += 1
+    assert deaths >= 4  # the study, what it is about, its trial, the trial's end
+
+
+def meanwhile(study: SharedStudy, act: Callable[[], object], patch: pytest.MonkeyPatch) -> None:
+    """Let something happen once, after a claim has found a place free and before it takes it."""
+    find, left = study._free_place, [act]
+
+    def find_and_wait(budget: Budget) -> int | None:
+        number = find(budget)
+        if left:
+            left.pop()()
+        return number
+
+    patch.setattr(study, "_free_place", find_and_wait)
 
 
 @pytest.mark.parametrize("budget", [FIVE, Budget(None, 10.0)])
 def test_who_is_too_late_for_a_place_takes_the_next(
     budget: Budget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process takes what waits between our look and our hand."""
-    study, other, quicker = shared(tmp_path), shared(tmp_path), []
-    queue = study._queue
-
-    def queue_too_late(*arguments: Any) -> bool:
-        found = queue(*arguments)
-        if not quicker:
-            quicker.append(take(other, budget))
-        return found
-
-    monkeypatch.setattr(study, "_queue", queue_too_late)
+    study, other = shared(tmp_path), shared(tmp_path)
+    meanwhile(study, lambda: take(other, budget), monkeypatch)
     assert place(take(study, budget)) == 1
-    assert place(quicker[0]) == 0
+    trials = [(place(trial), trial.state) for trial in study.study.trials]
+    assert trials == [(0, TrialState.RUNNING), (0, TrialState.FAIL), (1, TrialState.RUNNING)]
+    assert study.counted() == []
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_who_is_too_late_for_the_last_place_takes_none(
+    ended: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, other, one = shared(tmp_path), shared(tmp_path), Budget(1, None)
+
+    def other_takes() -> None:
+        trial = take(other, one)
+        if ended:
+            other.study.tell(trial, 1.0)
+
+    meanwhile(study, other_takes, monkeypatch)
+    assert study.claim(one, {}, "run") is None
+    first, second = study.study.trials
+    assert first.state == (TrialState.COMPLETE if ended else TrialState.RUNNING)
+    assert second.state == TrialState.FAIL
+
+
+def test_who_is_first_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, other = shared(tmp_path), shared(tmp_path)
+    stands = study._stands
+    monkeypatch.setattr(
+        study, "_stands", lambda trial: stands(trial) if other._take(0, {}, "late") else None
+    )
+    assert take(study).number == 0
+
+
+def test_a_place_is_not_left_to_who_dies_of_it_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process takes the last place first, and is killed before this one looks again."""
+    study, other, one = shared(tmp_path), shared(tmp_path), Budget(1, None)
+    worker = {"host": socket.gethostname(), "pid": dead_process()}
+    meanwhile(study, lambda: take(other, one).set_user_attr("worker", worker), monkeypatch)
+    trial = take(study, one)
+    assert place(trial) == 0
+    states = [trial.state for trial in study.study.trials]
+    assert states == [TrialState.FAIL, TrialState.FAIL, TrialState.RUNNING]
 
 
 def test_what_a_stopped_run_had_is_taken_again(tmp_path: Path) -> None:
@@ -175,27 +258,11 @@ def test_another_study_of_the_name_is_refused(tmp_path: Path) -> None:
         SharedStudy(open_storage(None, tmp_path), "foreign", ABOUT)
 
 
-@pytest.mark.parametrize(
-    ("address", "words"),
-    [
-        ("nonsense", "nonsense: "),
-        ("postgresql://me:secret@localhost:1/x", "localhost:1/x: "),
-        ("sqlite:////nowhere/at/all.db", "unable to open database file"),
-    ],
-)
-def test_a_storage_that_is_not_there(address: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError) as raised:
-        open_storage(address, tmp_path)
-    message = str(raised.value)
-    assert words in message
-    assert "secret" not in message
-    assert "\n" not in message
-
-
 WORKER = """
 import sys, time
 from pathlib import Path
-from bench.studies import Budget, SharedStudy, open_storage, place
+from bench.studies import Budget, SharedStudy, place
+from bench.study_storage import open_storage
 folder = Path(sys.argv[2])
 
 def wait_for_all(what):

@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from optuna.trial import Trial, TrialState
 
 from analysis.load import flatten_hyperparameters, load_results
 from analysis.search import best_so_far, load_trials
 from bench import tuning
 from bench.cells import FIRST_TUNING_SEED, plan
 from bench.claims import GRID_CLAIM, is_claimed
-from bench.errors import UserError
+from bench.errors import StorageError, UserError
 from bench.profiles import Profile, load_profile
 from bench.runner import Execution, Outcome, PrunedError
 from bench.search_results import write_results
@@ -265,6 +268,39 @@ def test_a_failure_is_told_and_counts(
     run_search([study_of(tiny_profile)], searching(3), executing(tmp_path / "x"), ended.append)
     states = [(trialled.state, trialled.reason) for trialled in ended]
     assert states == [("complete", None), ("failed", "because"), ("complete", None)]
+
+
+def test_a_database_that_goes_ends_the_search_and_no_trial(
+    tiny_profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trial is none of its failures, and is run by the same command."""
+    training = tiny_profile.training | {"epochs": 3}
+    found = study_of(tiny_profile.model_copy(update={"training": training}))
+    database = tmp_path / "studies.db"
+    search = replace(searching(1), storage=f"sqlite:///{database}")
+    execution, report = executing(tmp_path / "tune"), Trial.report
+
+    def rename(old: str, new: str) -> None:
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    def gone(*arguments: Any) -> None:
+        rename("trials", "hidden")
+        report(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trial, "report", gone)
+        words = rf"--storage sqlite:///{database}: .*no such table: trials: mend that, and run the"
+        with pytest.raises(StorageError, match=words):
+            run_search([found], search, execution)
+    assert stored(tmp_path) == 0
+    rename("hidden", "trials")
+    study = found.open(search, execution)
+    (trial,) = study.trials(TrialState.RUNNING)
+    study.withdraw(trial.user_attrs["run"])  # as this process has not died of it
+    ended: list[Trialled] = []
+    run_search([found], search, execution, ended.append)
+    assert [(trialled.place, trialled.state) for trialled in ended] == [(0, "complete")]
 
 
 def test_several_objectives_are_all_kept(tiny_profile: Profile, tmp_path: Path) -> None:
