@@ -1,7 +1,11 @@
 #!/usr/bin/env python3
 """Compare gradient estimators for discrete latent variables: run `run_bench.py --help`."""
 
-from bench.cli import main
+import sys
 
 if __name__ == "__main__":
+    try:
+        from bench.cli import main
+    except KeyboardInterrupt:
+        sys.exit(130)
     main()

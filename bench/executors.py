@@ -1,6 +1,5 @@
 """Ways to run many cells at a time: processes of this machine, or the workers of a Dask cluster."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 from bench.cells import Cell
 from bench.claims import Report, claimed, is_abandoned
 from bench.limits import killed_if_stuck
+from bench.processes import deaf_children, side_by_side
 from bench.runner import Clock, Execution, Outcome, progress_file, run_cell, store_outcome
 from bench.store import stored_end, stored_stamp
 
@@ -71,12 +71,10 @@ def run_here(todo: Sequence[Todo], execution: Execution, done: Done) -> None:
     """
     beside = min(execution.jobs, len(todo)) - 1
     work = run_claimed if execution.jobs == 1 else _run_in_worker
-    # joblib replaces a process that has grown, as one that keeps its memory does.
-    warnings.filterwarnings("ignore", "A worker stopped while", UserWarning)
-    pool = Parallel(n_jobs=execution.jobs, return_as="generator_unordered", batch_size=1)
+    calls = ((work, (one, execution, beside)) for one in todo)
     over: set[str] = set()
     try:
-        for outcome in pool(delayed(work)(one, execution, beside) for one in todo):
+        for outcome in side_by_side(calls, execution.jobs, ahead=execution.jobs):
             if outcome is not None:
                 over.add(outcome.cell.key)
                 done(outcome)
@@ -118,7 +116,9 @@ def _run_alone(todo: Todo, execution: Execution) -> Outcome | None:
     clock, left = Clock(), execution.limits.left()
     pool = ProcessPoolExecutor(max_workers=1)
     try:
-        outcome: Outcome | None = pool.submit(_run_in_worker, todo, execution, 0).result()
+        with deaf_children():
+            running = pool.submit(_run_in_worker, todo, execution, 0)
+        outcome: Outcome | None = running.result()
         return outcome
     except BrokenProcessPool:
         if left is not None and clock.seconds > left.seconds:

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from joblib import Parallel, delayed
 
 from bench.cells import Cell, Planned
 from bench.claims import Report, claimed, folder_claimed, is_claimed, sweep
 from bench.executors import Done, Todo, run_here, run_on_dask, stored_outcome
 from bench.gradient_cell import checkpoints, model_of
 from bench.limits import in_time
+from bench.processes import side_by_side
 from bench.runner import (
     CHECKPOINTS,
     MODELS,
@@ -119,10 +119,11 @@ def _train_models(cells: Sequence[Cell], execution: Execution) -> None:
     trained = [cell if cell.gradients is None else model_of(cell) for cell in cells]
     starts = {start.key: cell for cell in trained if (start := warm_start_of(cell))}
     models = {model_of(cell).key: cell for cell in cells if cell.gradients is not None}
-    pool = Parallel(n_jobs=execution.jobs, batch_size=1)
     with suppress(BrokenProcessPool):
-        pool(delayed(_train_model)(warm_start, *one, execution) for one in starts.items())
-        pool(delayed(_train_model)(checkpoints, *one, execution) for one in models.items())
+        for train, of in ((warm_start, starts), (checkpoints, models)):
+            calls = ((_train_model, (train, *one, execution)) for one in of.items())
+            for _ in side_by_side(calls, execution.jobs, ahead=0):
+                pass
 
 
 def _train_model(train: Train, key: str, cell: Cell, execution: Execution) -> None:

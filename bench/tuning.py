@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
-from joblib import Parallel, delayed
 from optuna.distributions import distribution_to_json
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -24,6 +23,7 @@ from analysis.stored import rows_of_cell
 from bench.cells import FIRST_TUNING_SEED, Cell, cell_latent
 from bench.errors import invalid
 from bench.numerics import NUMERICS
+from bench.processes import Call, side_by_side
 from bench.profiles import TrainingSettings, with_named
 from bench.runner import Execution, Outcome, PrunedError, Watch, run_cell
 from bench.search_space import Space, holds, starting_point, suggest
@@ -186,16 +186,12 @@ def _run_together(
     """Run trials side by side until no study has one left, or a worker process dies."""
     unfinished = {plan.name: plan for plan in plans}
 
-    def in_turn() -> Iterator[Any]:
+    def in_turn() -> Iterator[Call]:
         while unfinished:
             for plan in list(unfinished.values()):
-                yield delayed(run_trial)(plan, search, execution, run)
+                yield run_trial, (plan, search, execution, run)
 
-    pool = Parallel(
-        n_jobs=execution.jobs, return_as="generator_unordered", batch_size=1,
-        pre_dispatch=execution.jobs,
-    )  # fmt: skip
-    for trialled in pool(in_turn()):
+    for trialled in side_by_side(in_turn(), execution.jobs, ahead=0):
         if trialled.place is None:
             unfinished.pop(trialled.study, None)
         else:

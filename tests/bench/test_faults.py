@@ -6,6 +6,7 @@ docs/RELIABILITY.md has a line for each.
 import json
 import os
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -132,6 +135,19 @@ def numbers(out: Path) -> pd.DataFrame:
     index = ["task", "estimator", "seed", "step", "split"]
     columns = ["status", "loss", "accuracy", "elbo", "decoder_calls", "gradient_norm", "key"]
     return load_results(out).set_index(index)[columns].sort_index()
+
+
+def test_an_interrupt_before_anything_has_begun_is_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the program is still being imported."""
+
+    class Importing(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "bench.cli", Importing("bench.cli"))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "run_bench.py"), run_name="__main__")
+    assert ended.value.code == 130
 
 
 @pytest.mark.parametrize(
