@@ -80,7 +80,7 @@ def save_row(table: pd.DataFrame, tasks: Sequence[str], draw: Draw, folder: Path
                 loc="outside right center" if beside else "outside lower center",
                 ncols=columns,
             )
-        return _save(figure, folder / draw.__name__)
+        return save_figure(figure, folder / draw.__name__)
 
 
 def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
@@ -132,7 +132,7 @@ def _save_curves(
                 [*handles.values()], [*handles], loc="center left", title=title,
                 title_fontsize=7, alignment="left", borderaxespad=0,
             )  # fmt: skip
-        return _save(figure, folder / draw.__name__)
+        return save_figure(figure, folder / draw.__name__)
 
 
 def _panels(heights: Sequence[float], columns: int) -> tuple[Figure, list[list[Axes]], list[Axes]]:
@@ -170,7 +170,7 @@ def _save_heat_map(table: pd.DataFrame, folder: Path) -> Path:
             figsize=(max(WIDTH, 2.0 + 0.9 * tasks), 0.6 + 0.17 * names), layout="constrained"
         )
         heat_map(table, figure.subplots())
-        return _save(figure, folder / heat_map.__name__)
+        return save_figure(figure, folder / heat_map.__name__)
 
 
 def _legend_of(line: Sequence[Axes]) -> dict[str, Any]:
@@ -184,8 +184,11 @@ def _legend_of(line: Sequence[Axes]) -> dict[str, Any]:
     return {name: handles[name] for name in [*order, *({FLOOR} & handles.keys())]}
 
 
-def _save(figure: Figure, stem: Path) -> Path:
-    """Lay out once, for both files: laying out takes as long as drawing."""
+def save_figure(figure: Figure, stem: Path) -> Path:
+    """Save a figure as PDF and PNG, whose path is returned.
+
+    It is laid out once, for both: laying out takes as long as drawing.
+    """
     stem.parent.mkdir(parents=True, exist_ok=True)
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()

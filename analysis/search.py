@@ -25,7 +25,7 @@ from optuna.distributions import (
     json_to_distribution,
 )
 
-from analysis.figures import SUFFIXES, save_row
+from analysis.figures import save_figure, save_row
 from analysis.files import write_whole
 from analysis.schema import SEARCH, SEARCH_VERSION
 from analysis.scores import LESS_IS_BETTER
@@ -316,7 +316,7 @@ def _save_slices(studies: list[pd.DataFrame], stem: Path) -> Path:
             for axes in row[len(space) :]:
                 axes.set_axis_off()
             row[0].set_ylabel(own["estimator"].iloc[0])
-        return _saved(figure, stem)
+        return save_figure(figure, stem)
 
 
 def _save_parallel(studies: list[pd.DataFrame], stem: Path) -> Path:
@@ -325,10 +325,4 @@ def _save_parallel(studies: list[pd.DataFrame], stem: Path) -> Path:
         figure = Figure(figsize=(3.4, 1.8 * len(studies)), layout="constrained")
         for axes, own in zip(figure.subplots(len(studies), 1, squeeze=False), studies, strict=True):
             parallel_plot(own, axes[0])
-        return _saved(figure, stem)
-
-
-def _saved(figure: Figure, stem: Path) -> Path:
-    for suffix in SUFFIXES:
-        figure.savefig(stem.with_suffix(suffix))
-    return stem.with_suffix(".png")
+        return save_figure(figure, stem)

@@ -155,7 +155,7 @@ def test_lines_through_the_parameters_are_of_all_trials(
         figures[stem.name] = figure
         return stem
 
-    monkeypatch.setattr(search, "_saved", saved)
+    monkeypatch.setattr(search, "save_figure", saved)
     stored(tmp_path, pd.concat([made_up(VALUES), made_up([None], "sfe")]))
     write_search_report(tmp_path)
     (axes,) = figures["parallel-ssvae"].axes
