@@ -46,9 +46,11 @@ def active_sets(
         vertices = np.zeros((rows, slots, size), dtype=np.int8)
         inverse = np.zeros((rows, slots, slots))
         weights, y = np.zeros((rows, slots)), np.zeros((rows, slots))
+        # Passed on, as compiled code keeps what it finds in other files, whatever they become.
         counts = _solve(
-            marginals, budget, binds, tolerance, max_iterations, vertices, inverse, weights, y
-        )
+            marginals, budget, binds, tolerance, max_iterations, DEPENDENT, vertices, inverse,
+            weights, y,
+        )  # fmt: skip
         if slots > size or counts.max(initial=1) <= slots:
             break
         slots = min(size + 1, 2 * slots)
@@ -64,6 +66,7 @@ def _solve(
     binds: np.ndarray,
     tolerance: float,
     max_iterations: int,
+    dependent: float,
     vertices: np.ndarray,
     inverse: np.ndarray,
     weights: np.ndarray,
@@ -93,7 +96,7 @@ def _solve(
                 w += q[i] * r[i, :count]
             norm = new @ new + 1
             schur = norm - q @ w
-            if schur <= DEPENDENT * norm:
+            if schur <= dependent * norm:
                 break
             if count == len(u):
                 count += 1

@@ -73,6 +73,14 @@ def test_estimators_are_paired_at_a_seed(profile: Profile, task: str) -> None:
         assert all(torch.equal(one, two) for one, two in zip(batch, batches[0], strict=True))
 
 
+def test_the_norm_that_is_noted_is_of_the_last_gradient(profile: Profile) -> None:
+    trainer = Trainer(cell_of(profile, "ssvae", "sfe"))
+    trainer.train(3)
+    gradients = [part.grad for part in trainer.task.parameters() if part.grad is not None]
+    squared = sum(float(gradient.square().sum()) for gradient in gradients)
+    assert trainer.gradient_norm == pytest.approx(squared**0.5)
+
+
 def test_training_lowers_the_loss(profile: Profile) -> None:
     longer = profile.model_copy(update={"training": profile.training | {"epochs": 5}})
     for task in all_tasks():

@@ -1,6 +1,6 @@
 """Measured gradient quality against what can be enumerated."""
 
-from pathlib import Path
+import itertools
 from typing import cast
 
 import pytest
@@ -11,8 +11,7 @@ from analysis.gradient_rows import Z
 from bench import gradients
 from bench.building import build_task
 from bench.cells import plan
-from bench.gradient_cell import checkpoints, fixed_batches, gradient_cell
-from bench.gradient_plan import plan_gradients
+from bench.gradient_cell import fixed_batches
 from bench.gradient_statistics import Quality
 from bench.gradients import GROUPS, Gradients, GradientSettings, joint, measure, warm_up
 from bench.profiles import Profile
@@ -284,52 +283,11 @@ def test_an_exact_gradient_in_parts_is_the_whole_one(monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(parts[group], whole[group], rtol=1e-12, atol=1e-15)
 
 
-def test_cells_are_one_setting_turned_and_rows_the_groups(profile: Profile, tmp_path: Path) -> None:
-    how = {"checkpoints": [0.0, 1.0], "warm_up": 3, "draws": 32, "batches": 2}
-    quick = profile.model_copy(update={"gradients": how})
-    models = plan(["bitvector"], ["dense"], 1, quick)
-    grid = plan(["bitvector"], ["sfe", "sum-and-sample"], 1, quick)
-    planned = plan_gradients(grid, models, quick)
-    samples = [item.cell.estimator_settings.get("samples") for item in planned if not item.skip]
-    assert samples == [1, 4, 16]
-    assert [item.skip for item in planned if item.skip] == [
-        "sum-and-sample takes categorical latents only"
-    ]
-    assert len({item.cell.key for item in planned}) == 4
-    assert [item.cell.name for item in planned[:2]] == [
-        "bitvector/sfe/0", "bitvector/sfe/0 samples=4"
-    ]  # fmt: skip
-    rows = list(gradient_cell(planned[0].cell, tmp_path))
-    assert [(row["share"], row["group"]) for row in rows] == [
-        (share, group) for share in (0.0, 1.0) for group in GROUPS
-    ]
-    assert rows[0]["step"] == 0 < rows[-1]["step"]
-    assert rows[0]["objective_distance"] == 0
-    assert {row["batches"] for row in rows} == {2}
-    again = list(gradient_cell(planned[0].cell, tmp_path))  # the models come from the folder
-    assert [repr(row | {"seconds": 0}) for row in rows] == [
-        repr(row | {"seconds": 0}) for row in again
-    ]
-    assert {row["share"] for row in gradient_cell(planned[1].cell, tmp_path)} == {1.0}
-
-
-def test_models_are_those_of_the_training(profile: Profile, tmp_path: Path) -> None:
-    quick = profile.model_copy(update={"gradients": {"checkpoints": [0.5], "batches": 2}})
-    models = plan(["bitvector"], ["dense"], 1, quick)
-    (item, *_) = plan_gradients(plan(["bitvector"], ["sfe"], 1, quick), models, quick)
-    (checkpoint,) = checkpoints(item.cell, tmp_path).values()
-    trainer = Trainer(models[0].cell)
-    trainer.train(checkpoint.step)
-    assert checkpoint.step == round(trainer.steps / 2)
-    state = torch.load(checkpoint.model)
-    for name, value in trainer.task.state_dict().items():
-        assert torch.equal(value, state[name])
-    trainer.task.double()  # and the exact gradients with them are of these, batch by batch
-    dense = Dense.make(trainer.estimator.latent)
-    for number, batch in enumerate(fixed_batches(trainer, 2)):
-        kept, again = torch.load(checkpoint.plain(number)), batch.exact(dense)
-        assert all(torch.equal(kept[group], again[group]) for group in GROUPS)
-    assert not torch.equal(kept["scores"], torch.load(checkpoint.plain(0))["scores"])
+def test_seconds_are_those_of_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that ticks when it is looked at: once for both batches of a draw."""
+    monkeypatch.setattr(gradients.time, "perf_counter", itertools.count().__next__)
+    _, cost = measured(make("sfe", CATEGORICAL), TinyModel(CATEGORICAL), FEW)
+    assert cost["seconds"] == 1 / 2
 
 
 @pytest.mark.parametrize("name", ["sfe-ma", "sfe-learned"])

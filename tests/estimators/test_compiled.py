@@ -57,6 +57,14 @@ def test_both_paths_are_right_where_scores_tie(
         check_solution(solution, budget)
 
 
+def test_compiled_code_holds_no_number_of_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which it would keep when that file changes: a threshold that no vertex passes is heeded."""
+    scores = random_scores(5, 8, scale=0.5)
+    assert (sparsemap_bits(scores).probabilities > 0).sum(dim=1).min() > 2
+    monkeypatch.setattr("estimators.mappings.compiled.DEPENDENT", 2.0)
+    assert ((sparsemap_bits(scores).probabilities > 0).sum(dim=1) == 1).all()
+
+
 def test_more_vertices_than_there_was_room_for() -> None:
     solution = sparsemap_bits(0.1 * random_scores(2, 200), tolerance=1e-12)
     assert (solution.probabilities > 0).sum(dim=1).max() > 64

@@ -1,13 +1,18 @@
 """What the compiled loops share: the exponential, and what is done without numba."""
 
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tasks import compiled
+from tasks.compiled import pixels
+from tasks.compiled import pointwise as pointwise_loops
 from tasks.compiled.exponential import CONSTANTS, exponentials
+from tasks.compiled.loops import cache_of
 from tasks.pixel_likelihood import pixel_nll, plain_pixel_nll
 from tasks.pointwise import plain_pointwise, pointwise
 
@@ -32,6 +37,22 @@ def test_exponentials_beyond_the_largest_stay_numbers_and_others_none() -> None:
     assert (x[:2] >= 0).all()
     assert (x[2:4] > 1e37).all()
     assert np.isnan(x[4])
+
+
+@pytest.mark.parametrize("name", ["exponential", "loops", "pixels", "pointwise"])
+def test_compiled_loops_are_kept_elsewhere_once_any_file_has_changed(
+    name: str, tmp_path: Path
+) -> None:
+    """As a loop holds what it calls in other files, which numba does not look at."""
+    folder = Path(compiled.__file__).parent
+    kept = cache_of(folder)
+    for loop in (exponentials, pixels._fill, pixels._slopes, pointwise_loops._backward):
+        assert Path(loop.stats.cache_path).is_relative_to(kept)
+    copied = Path(shutil.copytree(folder, tmp_path / "compiled"))
+    assert cache_of(copied).name == kept.name
+    with (copied / f"{name}.py").open("a") as file:
+        file.write("# changed\n")
+    assert cache_of(copied).name != kept.name
 
 
 def test_without_numba_both_run_and_warn(monkeypatch: pytest.MonkeyPatch) -> None:
