@@ -86,14 +86,26 @@ def score_statistics(table: pd.DataFrame, task: str) -> pd.DataFrame:
 def best_estimators(table: pd.DataFrame, task: str) -> list[str]:
     """The estimators that could have the highest expected score of a task; see `could_be_best`.
 
-    Over the seeds that all candidates have. No candidates are the floor, what failed or diverged on
-    any seed, as the mean over the seeds that ended flatters it, and what has too few seeds. Empty
-    if nothing can be said: `why_none_is_best` says why.
+    Of those in `compared_for_best`. Empty if nothing can be said: `why_none_is_best` says why.
     """
-    frame = _candidates(table, task).dropna()
-    if frame.shape[1] < 2 or len(frame) < LEAST_SEEDS:
-        return []
-    return list(frame.columns[could_be_best(frame.to_numpy(float))])
+    frame = compared_for_best(table, task)
+    return list(frame.columns[could_be_best(frame.to_numpy(float))]) if len(frame) else []
+
+
+def compared_for_best(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The scores that say which estimators could be best, more being better, without gaps.
+
+    Of the most seeds that any two candidates share, and of all candidates that have these: one with
+    few seeds is left out, so that the others are compared on more than its own. Empty if there are
+    too few.
+    """
+    frame = _candidates(table, task)
+    has = frame.notna().to_numpy(int)
+    shared = np.triu(has.T @ has, k=1)
+    if shared.max(initial=0) < LEAST_SEEDS:
+        return frame.iloc[:0]
+    first, second = np.unravel_index(shared.argmax(), shared.shape)
+    return frame[(has[:, first] & has[:, second]) > 0].dropna(axis="columns")
 
 
 def why_none_is_best(table: pd.DataFrame, task: str) -> str:
@@ -104,11 +116,27 @@ def why_none_is_best(table: pd.DataFrame, task: str) -> str:
         return takes
     if _candidates(table, task).shape[1] < 2:
         return f"{takes} and no run that failed, diverged or gave no score"
-    return f"those that could be have fewer than {LEAST_SEEDS} seeds in common"
+    return f"no two of those that could be have {LEAST_SEEDS} seeds in common"
+
+
+def why_left_out(table: pd.DataFrame, task: str) -> dict[str, str]:
+    """Why estimators with scores are not in `compared_for_best`, by their names."""
+    frame = score_frame(table, task).drop(columns=FLOOR, errors="ignore")
+    bad = ended_badly(table, task)
+    compared = compared_for_best(table, task)
+    return {
+        name: "runs lost" if bad.get(name, 0) else "seeds missing"
+        for name in map(str, frame.columns)
+        if name not in compared
+    }
 
 
 def _candidates(table: pd.DataFrame, task: str) -> pd.DataFrame:
-    """Scores of those that can be called best, more being better."""
+    """Scores of those that can be called best, more being better.
+
+    No candidates are the floor, and what failed or diverged on any seed: the mean over the seeds
+    that ended flatters it.
+    """
     frame = _oriented(table, task).drop(columns=FLOOR, errors="ignore")
     bad = ended_badly(table, task).reindex(frame.columns).fillna(0)
     return frame.loc[:, (bad == 0) & (frame.notna().sum() >= LEAST_SEEDS)]

@@ -12,8 +12,10 @@ from analysis.comparisons import (
     best_estimators,
     changes,
     choose_baseline,
+    compared_for_best,
     differences,
     over_tasks,
+    why_left_out,
     why_none_is_best,
 )
 from analysis.examples import examples_section, save_examples
@@ -202,18 +204,27 @@ def _add_task(report: _Report, rows: pd.DataFrame, task: str, baseline: str | No
     report.add(task, summary(rows, task), task, metrics(ends, task), {header: best})
     frame = score_frame(ends, task).drop(columns=FLOOR, errors="ignore")
     if not frame.empty:
-        bold = (
-            f"Bold: not ruled out as the best expected {header}, at 95% for all together."
-            if best
-            else f"Nothing is bold: {why_none_is_best(ends, task)}."
-        )
-        report.parts.append(f"Test scores, mean ± standard error over {_seeds(frame)}. {bold}")
+        said = f"Test scores, mean ± standard error over {_seeds(frame)}."
+        report.parts.append(f"{said} {_what_is_bold(ends, task, header, bool(best))}")
     times = seconds(ends, task)
     if not times.empty:
         report.parts.append("Seconds of training by circumstances, with the number of cells:")
         report.add(f"{task}_seconds", times, task, times)
     if baseline is not None and not frame.empty:
         _add_differences(report, ends, task, baseline)
+
+
+def _what_is_bold(ends: pd.DataFrame, task: str, header: str, anything: bool) -> str:
+    """What bold means in a task's table and what it rests on, or why there is none."""
+    if not anything:
+        return f"Nothing is bold: {why_none_is_best(ends, task)}."
+    seeds, estimators = compared_for_best(ends, task).shape
+    said = (
+        f"Bold: not ruled out as the best expected {header}, at 95% for all together, of "
+        f"{estimators} estimators compared on {seeds} seeds."
+    )
+    left_out = ", ".join(f"{name} ({why})" for name, why in why_left_out(ends, task).items())
+    return f"{said} Left out: {left_out}." if left_out else said
 
 
 def _add_differences(report: _Report, ends: pd.DataFrame, task: str, baseline: str) -> None:

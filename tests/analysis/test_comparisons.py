@@ -11,9 +11,11 @@ from analysis.comparisons import (
     best_estimators,
     changes,
     choose_baseline,
+    compared_for_best,
     differences,
     over_tasks,
     score_statistics,
+    why_left_out,
 )
 from analysis.load import end_rows
 from analysis.scores import ended_badly, normalised, score_frame
@@ -104,6 +106,31 @@ def test_the_floor_is_never_best() -> None:
 def test_nothing_is_best_of_two_seeds() -> None:
     assert best_estimators(grid(["game"], NAMES, 2), "game") == []
     assert best_estimators(grid(["game"], ["sfe"], 5), "game") == []
+
+
+def test_few_seeds_of_one_do_not_take_those_of_the_others() -> None:
+    """The best of ten seeds is the worst on the three that all have."""
+    scores = {
+        "dense": [0.70, 0.72, 0.69, *[0.99, 0.98, 1.0] * 2, 0.99],
+        "sfe": [0.81, 0.82, 0.80, *[0.82, 0.81, 0.83] * 2, 0.82],
+        "rloo": [0.80, 0.83, 0.79],
+    }
+    table = table_of(
+        cell("game", name, seed, score)
+        for name, own in scores.items()
+        for seed, score in enumerate(own)
+    )
+    assert compared_for_best(table, "game").shape == (10, 2)
+    assert best_estimators(table, "game") == ["dense"]
+    assert why_left_out(table, "game") == {"rloo": "seeds missing"}
+    assert best_estimators(table[table["seed"] < 3], "game") == ["rloo", "sfe"]
+
+
+def test_seeds_of_one_alone_leave_the_others_in() -> None:
+    table = grid(["game"], NAMES, 9)
+    more = table_of([cell("game", "rloo", 9, 0.9)])
+    assert compared_for_best(pd.concat([table, more]), "game").shape == (9, 3)
+    assert why_left_out(table, "game") == {}
 
 
 def test_statistics_of_the_score() -> None:

@@ -172,7 +172,18 @@ def test_the_report_says_why_nothing_is_bold(tmp_path: Path) -> None:
     assert "3 seeds at least and no run that failed, diverged or gave no score." in text
     later = [cell("game", "rloo", seed, 0.5) for seed in (3, 4, 5)]
     text = text_of(table_of([*cells[:3], *later]), tmp_path)
-    assert "Nothing is bold: those that could be have fewer than 3 seeds in common." in text
+    assert "Nothing is bold: no two of those that could be have 3 seeds in common." in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_report_says_what_bold_rests_on(tmp_path: Path) -> None:
+    table = grid(["game"], [*NAMES, "nvil"], 9)
+    table = table[(table["estimator"] != "rloo") | (table["seed"] < 3)]
+    lost = table_of([cell("game", "nvil", 9, 0.5, status="diverged")])
+    text = text_of(pd.concat([table, lost]), tmp_path)
+    assert "| rloo | 3 | 0." in text
+    assert "at 95% for all together, of 2 estimators compared on 9 seeds." in text
+    assert "Left out: nvil (runs lost), rloo (seeds missing)." in text
 
 
 def test_nothing_but_failures_makes_a_report(tmp_path: Path) -> None:
