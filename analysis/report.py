@@ -46,6 +46,14 @@ from analysis.times import differing_code, told
 MOST_LISTED = 50
 """Most failed cells that the report lists."""
 
+FEW_SAMPLES = 10
+"""Effective importance samples below which an NLL says less than the ELBO.
+
+With n of them p(x) is off by about 1/√n of itself, at ten by a third. With fewer, one or two
+samples have most of the weight, and the NLL lies above the truth by more for some estimators than
+for others.
+"""
+
 
 def write_report(
     folder: Path, baseline: str | None = None, against: Path | None = None
@@ -168,7 +176,7 @@ def notes(table: pd.DataFrame) -> list[str]:
             f"Cells of {', '.join(several)} differ in {', '.join(words)}: they are of several runs "
             "of the program, whose seconds may not be comparable."
         )
-    return found
+    return [*found, *_of_few_samples(table)]
 
 
 def _notes_on(task: str, cells: pd.DataFrame) -> list[str]:
@@ -192,6 +200,23 @@ def _notes_on(task: str, cells: pd.DataFrame) -> list[str]:
             "other settings: those of one estimator and seed count once, as their mean, in "
             "comparisons."
         )
+    return found
+
+
+def _of_few_samples(table: pd.DataFrame) -> list[str]:
+    """The tasks whose NLL rests on few importance samples for some estimator."""
+    rows = final_rows(table).loc[lambda rows: rows["estimator"] != FLOOR]
+    summed = rows["nll_effective_samples"].isin(2.0 ** rows["latent_size"])
+    means = rows[~summed].groupby(["task", "estimator"])["nll_effective_samples"].mean()
+    found = []
+    for task, own in means.groupby("task"):
+        if own.min() < FEW_SAMPLES:
+            reach = " to ".join(dict.fromkeys([f"{own.min():.1f}", f"{own.max():.1f}"]))
+            found.append(
+                f"The NLL of {task} rests on {reach} effective importance samples, by estimator. "
+                f"With fewer than {FEW_SAMPLES} it is too high, by more for some than for others: "
+                "the ELBO says more then."
+            )
     return found
 
 
