@@ -253,7 +253,10 @@ def _what_is_bold(ends: pd.DataFrame, task: str, header: str, anything: bool) ->
 
 
 def _add_differences(report: _Report, ends: pd.DataFrame, task: str, baseline: str) -> None:
-    """The table of differences to the baseline, or why there is none."""
+    """The table of differences to the baseline, or why there is none; nothing of it alone."""
+    others = set(ends.loc[ends["status"] != "skipped", "estimator"]) - {baseline}
+    if not others:
+        return
     found = differences(ends, task, baseline)
     if found.empty:
         report.parts.append(f"Nothing has scores on {task} at the same seeds as `{baseline}`.")
@@ -269,6 +272,8 @@ def _add_differences(report: _Report, ends: pd.DataFrame, task: str, baseline: s
             f"significant with fewer than {needed} seeds, whatever the scores."
         )
         shown = shown.drop(columns=["p", "statement"])
+    if left_out := sorted(others - set(found.index)):
+        said += f" Without a score at any of its seeds: {', '.join(left_out)}."
     report.parts.append(said)
     numbers = found.assign(baseline=baseline)
     report.add(f"{task}_differences", shown, f"{task} − {baseline}", numbers)

@@ -67,6 +67,21 @@ def test_the_baseline_can_be_chosen(tmp_path: Path) -> None:
     assert "| game − rloo |" in text
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_what_shares_no_seed_with_the_baseline_is_named(tmp_path: Path) -> None:
+    table = grid(["game"], NAMES, 3)
+    later = [cell("game", "nvil", seed, 0.5) for seed in (3, 4, 5)]
+    lost = [cell("game", "gumbel", seed, 0.5, status="failed") for seed in range(3)]
+    skipped = [cell("game", "sparsemap", 0, 0.5, status="skipped")]
+    text = text_of(pd.concat([table, table_of([*later, *lost, *skipped])]), tmp_path)
+    assert "Without a score at any of its seeds: gumbel, nvil." in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_nothing_is_said_of_differences_where_the_baseline_is_alone(tmp_path: Path) -> None:
+    assert "same seeds" not in text_of(grid(["game"], ["sfe"], 3), tmp_path)
+
+
 def test_tables_are_written_three_times_over(tmp_path: Path, undrawn: None) -> None:
     written = write_report(write(grid(["my_game", "bitvector"], NAMES, 5), tmp_path))
     stems = ["bitvector", "bitvector_differences", "my_game", "my_game_differences", "over_tasks"]
