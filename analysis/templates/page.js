@@ -68,9 +68,21 @@ function draw(id, traces, extra) {
   });
 }
 
-/** A line across at the accuracy of guessing. */
-function chanceLine(task, column, along) {
-  if (column !== "accuracy" || task.chance === null) return [];
+/** The least and the greatest of numbers, which may be more than a call takes arguments. */
+function extent(values) {
+  return values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+}
+
+/** What an axis shows of numbers: all of them, and a margin. Plotly's own range has every line drawn across in it. */
+function around([low, high]) {
+  if (low > high) return undefined;
+  const margin = 0.05 * (high - low) || 0.05 * Math.abs(high) || 0.05;
+  return [low - margin, high + margin];
+}
+
+/** A line across at the accuracy of guessing, where that is in the range. */
+function chanceLine(task, column, along, range) {
+  if (column !== "accuracy" || task.chance === null || !range || task.chance < range[0] || task.chance > range[1]) return [];
   const [across, other] = along === "x" ? ["x", "y"] : ["y", "x"];
   return [{
     type: "line", line: { color: "#888", width: 1, dash: "dot" },
@@ -112,27 +124,29 @@ function drawScores({ task: name, names, metric: column }) {
       },
     ];
   });
+  const { range, annotations } = scoreRange(task, column, ordered, runs);
   draw("scores", traces, {
-    height: 90 + LINE * ordered.length, ...range(task, column, ordered, label),
+    height: 90 + LINE * ordered.length, annotations, xaxis: { title: { text: `test ${label}` }, range },
     yaxis: { tickmode: "array", tickvals: ordered.map((_, row) => row), ticktext: ordered.map((one) => plain(one) + (one in task.lost ? ` (${task.lost[one]} ✕)` : "")), range: [-0.7, ordered.length - 0.4], fixedrange: true },
-    shapes: chanceLine(task, column, "x"),
+    shapes: chanceLine(task, column, "x", range),
   });
 }
 
-/** The range of the others, with a note where the floor lies far outside. */
-function range(task, column, ordered, label) {
-  const xaxis = { title: { text: `test ${label}` } };
-  const others = ordered.filter((one) => one !== data.floor).map((one) => task.final[one][column]);
+/** The range of all scores, or, where the floor lies far outside, that of the others with a note of it. */
+function scoreRange(task, column, ordered, runs) {
+  const reach = (names) => extent([
+    ...names.map((one) => task.final[one][column]).flatMap(([mean, error]) => [mean - (error ?? 0), mean + (error ?? 0)]),
+    ...runs.filter((cell) => names.includes(cell[1])).map((cell) => cell[COLUMN[column]]),
+  ]);
+  const others = ordered.filter((one) => one !== data.floor);
   const floor = ordered.includes(data.floor) ? task.final[data.floor][column][0] : null;
-  if (floor === null || others.length < 2) return { xaxis };
-  const low = Math.min(...others.map(([mean, error]) => mean - (error ?? 0)));
-  const high = Math.max(...others.map(([mean, error]) => mean + (error ?? 0)));
+  const [low, high] = reach(others);
   const spread = high - low;
-  if (spread === 0 || (floor > low - 2 * spread && floor < high + 2 * spread)) return { xaxis };
+  if (floor === null || others.length < 2 || spread === 0 || (floor > low - 2 * spread && floor < high + 2 * spread)) return { range: around(reach(ordered)) };
   const right = floor > high;
   const text = number(floor, data.metrics[column].format);
   return {
-    xaxis: { ...xaxis, range: [low - 0.15 * spread, high + 0.15 * spread] },
+    range: [low - 0.15 * spread, high + 0.15 * spread],
     annotations: [{
       xref: "paper", x: right ? 1 : 0, xanchor: right ? "right" : "left", y: ordered.indexOf(data.floor),
       text: right ? `${text} →` : `← ${text}`, showarrow: false, font: { color: looks(data.floor).colour },
@@ -158,9 +172,11 @@ function drawCurves({ task: name, names, metric: chosenMetric, axis, lines }) {
   parts.push("Drag to zoom; double-click to come back, and again to see all.");
   caption.textContent = parts.join(" ");
   const curves = lines === "means" ? meanCurves : runCurves;
-  draw("curves", names.flatMap((one) => curves(task, one, { column, axis, log, format, along })), {
+  const traces = names.flatMap((one) => curves(task, one, { column, axis, log, format, along }));
+  const range = lateRange(task, names, column) ?? around(extent(traces.flatMap((trace) => trace.y)));
+  draw("curves", traces, {
     height: 460, xaxis: { title: { text: title }, type: log ? "log" : "linear", ...(log ? { dtick: 1, exponentformat: "power" } : { rangemode: "tozero" }) },
-    yaxis: { title: { text: `validation ${label}` }, ...lateRange(task, names, column) }, shapes: chanceLine(task, column, "y"),
+    yaxis: { title: { text: `validation ${label}` }, range }, shapes: chanceLine(task, column, "y", range),
   });
 }
 
@@ -169,10 +185,11 @@ function lateRange(task, names, column) {
   const curves = names.filter((one) => one !== data.floor && task.means[one]).map((one) => task.means[one][column]);
   const late = curves.flatMap((curve) => curve.slice(Math.ceil(curve.length / 10))).filter((value) => value !== null);
   const every = curves.flat().filter((value) => value !== null);
-  const [low, high] = [Math.min(...late), Math.max(...late)];
+  const [low, high] = extent(late);
+  const [least, most] = extent(every);
   const spread = high - low;
-  if (!spread || Math.max(...every) - Math.min(...every) < 2 * spread) return {};
-  return { range: [low - 0.1 * spread, high + 0.1 * spread] };
+  if (!(spread > 0) || most - least < 2 * spread) return undefined;
+  return [low - 0.1 * spread, high + 0.1 * spread];
 }
 
 /** The places of a curve that can be drawn. */

@@ -65,6 +65,12 @@ class Page:
     def click(self, selector: str) -> None:
         self.run(f"document.querySelector({json.dumps(selector)}).click()")
 
+    def choose(self, metric: str) -> None:
+        self.run(
+            f"const m = document.getElementById('metric'); m.value = {json.dumps(metric)};"
+            "m.dispatchEvent(new Event('change', {bubbles: true}))"
+        )
+
     def column(self, table: str, place: int) -> list[str]:
         cells = f"document.querySelectorAll('{table} tbody tr')"
         return self.run(f"return [...{cells}].map((row) => row.cells[{place}].innerText.trim())")
@@ -100,6 +106,7 @@ def page(ordinary_page: Page) -> Page:
     """The page as it is opened."""
     ordinary_page.click("#all")
     ordinary_page.click("input[value=images]")
+    ordinary_page.choose("accuracy")
     ordinary_page.click("input[value=epoch]")
     ordinary_page.click("input[value=means]")
     return ordinary_page
@@ -138,10 +145,7 @@ def test_a_task_brings_its_own_cells_and_examples(page: Page) -> None:
 def test_the_metric_and_the_axis_change_the_plots(page: Page) -> None:
     title = "return document.getElementById('{}').layout.{}.title.text"
     assert page.run(title.format("scores", "xaxis")) == "test accuracy"
-    page.run(
-        "const m = document.getElementById('metric'); m.value = 'elbo';"
-        "m.dispatchEvent(new Event('change', {bubbles: true}))"
-    )
+    page.choose("elbo")
     assert page.run(title.format("scores", "xaxis")) == "test ELBO (nats)"
     assert page.run(title.format("curves", "yaxis")) == "validation ELBO (nats)"
     page.click("input[value=decoder_calls_total]")
@@ -154,6 +158,21 @@ def test_the_metric_and_the_axis_change_the_plots(page: Page) -> None:
     assert page.curves() == ["dense", "dense", "sfe", "sfe", "theirs", "theirs", "none", "none"]
     dashes = page.run("return document.getElementById('curves').data.map((t) => t.line.dash)")
     assert dashes.count("dot") == 1
+
+
+def test_the_line_of_chance_is_drawn_where_the_data_reach_it_alone(page: Page) -> None:
+    layout = "return document.getElementById('{}').layout.{}"
+    page.click("#none")
+    page.click("input[value=dense]")
+    low, high = page.run(layout.format("scores", "xaxis.range"))
+    assert 0.79 < low < 0.8 < 0.82 < high < 0.83
+    assert page.run(layout.format("scores", "shapes")) == []
+    assert page.run(layout.format("curves", "shapes")) == []
+    page.click("input[value=none]")
+    page.click("input[value=dense]")
+    low, high = page.run(layout.format("curves", "yaxis.range"))
+    assert -0.05 < low < 0 < 0.22 < high < 0.25
+    assert len(page.run(layout.format("curves", "shapes"))) == 1
 
 
 def test_an_estimator_looks_as_in_the_figures(page: Page) -> None:
