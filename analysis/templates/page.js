@@ -175,9 +175,14 @@ function drawCurves({ task: name, names, metric: chosenMetric, axis, lines }) {
   const traces = names.flatMap((one) => curves(task, one, { column, axis, log, format, along }));
   const range = lateRange(task, names, column) ?? around(extent(traces.flatMap((trace) => trace.y)));
   draw("curves", traces, {
-    height: 460, xaxis: { title: { text: title }, type: log ? "log" : "linear", ...(log ? { dtick: 1, exponentformat: "power" } : { rangemode: "tozero" }) },
+    height: 460, xaxis: { title: { text: title }, ...(log ? decades(extent(traces.flatMap((trace) => trace.x))) : { type: "linear", rangemode: "tozero" }) },
     yaxis: { title: { text: `validation ${label}` }, range }, shapes: chanceLine(task, column, "y", range),
   });
+}
+
+/** A logarithmic axis, with ticks at powers of ten alone where there are enough of them. */
+function decades([low, high]) {
+  return { type: "log", exponentformat: "power", ...(high >= 100 * low ? { dtick: 1 } : {}) };
 }
 
 /** The range after the first tenth of training, the floor left out, where the start dwarfs it. */

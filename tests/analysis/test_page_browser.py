@@ -175,6 +175,12 @@ def test_the_line_of_chance_is_drawn_where_the_data_reach_it_alone(page: Page) -
     assert len(page.run(layout.format("curves", "shapes"))) == 1
 
 
+def test_a_logarithmic_axis_of_less_than_a_decade_has_ticks(page: Page) -> None:
+    page.click("input[value=decoder_calls_total]")
+    ticks = "return document.querySelectorAll('#curves .xtick').length"
+    assert page.run(ticks) > 1
+
+
 def test_an_estimator_looks_as_in_the_figures(page: Page) -> None:
     line = page.run("return document.getElementById('curves').data.find((t) => t.name === 'dense')")
     assert line["line"]["color"] == colour("dense")
