@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from analysis.page import write_page
 from analysis.page_data import SYMBOLS, brightened
 from analysis.style import colour, marker
-from tests.analysis.pages import BAD, HOSTILE, hostile, ordinary
+from tests.analysis.pages import BAD, HOSTILE, cell, hostile, ordinary, table_of
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -230,6 +230,31 @@ def test_the_dark_page_is_dark(page: Page) -> None:
         assert page.run(dense)["line"]["color"] == brightened("#000000") == "#8c8c8c"
     finally:
         page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_the_bar_leaves_room_for_the_page(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    """Also with many and long names, and on a telephone, where it does not stick."""
+    names = [f"{place}{'long' * 20}" for place in range(24)]
+    table = table_of(*(cell("images", name, 0, 0.5) for name in names))
+    path = write_page(tmp_path, table, [], {})
+    page = Page(browser, path)
+    bar = "document.querySelector('.bar').getBoundingClientRect()"
+    title = "document.getElementById('curves-title')"
+    page.run(f"{title}.scrollIntoView()")
+    top = page.run(f"return {title}.getBoundingClientRect().top")
+    assert 0 < page.run(f"return {bar}.bottom") <= top < 300
+    try:
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": 420, "height": 900, "deviceScaleFactor": 1, "mobile": False},
+        )
+        page = Page(browser, path)
+        page.run(f"{title}.scrollIntoView()")
+        assert page.run(f"return {bar}.bottom") < 0
+        assert 0 <= page.run(f"return {title}.getBoundingClientRect().top") < 20
+        assert page.run("return document.documentElement.scrollWidth") <= 420
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_no_text_of_the_data_is_taken_for_markup(browser: webdriver.Chrome, tmp_path: Path) -> None:
