@@ -228,6 +228,11 @@ def _thin(count: int, most: int) -> list[int]:
 
 
 def leading_number(text: str) -> float | None:
-    """The number that a table's cell begins with, to sort by."""
-    found = re.match(r"[-+]?\d+\.?\d*(e[-+]?\d+)?", text.strip("* "))
-    return float(found.group()) if found else None
+    """The number that a table's cell begins with, to sort by.
+
+    Zero where that counts what gave no score, as in "10 failed".
+    """
+    found = re.match(r"([-+]?\d+\.?\d*(?:e[-+]?\d+)?)( [a-z])?", text.strip("* "))
+    if found is None:
+        return None
+    return 0.0 if found[2] else float(found[1])

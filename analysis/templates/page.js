@@ -248,6 +248,11 @@ function link(path) {
   return anchor.outerHTML;
 }
 
+/** Numbers of which some are missing: these come last, whichever way a table is sorted. */
+const missing = (value) => value === null || value === "";
+const byNumber = (sign) => (a, b) => missing(a) - missing(b) || sign * (a - b);
+DataTable.type("gaps", { order: { asc: byNumber(1), desc: byNumber(-1) } });
+
 const text = DataTable.render.text();
 const status = (value, kind) => (kind === "display" ? `<span class="status ${text.display(value)}">${text.display(value)}</span>` : value);
 const cells = new DataTable("#cells", {
@@ -258,14 +263,14 @@ const cells = new DataTable("#cells", {
     { title: "seed", data: 2 },
     { title: "status", data: 3, render: status },
     ...Object.entries(data.metrics).map(([name, { label, format }]) => ({
-      title: label, data: COLUMN[name], name, className: "number", render: (value, kind) => (kind === "display" ? number(value, format) : value),
+      title: label, data: COLUMN[name], name, type: "gaps", className: "number", render: (value, kind) => (kind === "display" ? number(value, format) : value),
     })),
     { title: "file", data: 4 + Object.keys(data.metrics).length, orderable: false, searchable: false, render: (path, kind) => (kind === "display" ? link(path) : path) },
   ],
 });
 
 const bare = { paging: false, info: false, autoWidth: false, order: [], layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null } };
-const summaries = [...document.querySelectorAll("table.summary")].map((table) => new DataTable(table, bare));
+const summaries = [...document.querySelectorAll("table.summary")].map((table) => new DataTable(table, { ...bare, columnDefs: [{ targets: "number", type: "gaps" }] }));
 if (document.getElementById("unfinished")) {
   const many = document.querySelectorAll("#unfinished tbody tr").length > 25;
   new DataTable("#unfinished", many ? { autoWidth: false, order: [], pageLength: 25 } : bare);

@@ -178,5 +178,6 @@ def test_numbers_are_rounded_and_read_back() -> None:
     assert leading_number("-22.90 ± 0.07") == -22.9
     assert leading_number("**0.857 ± 0.011**") == 0.857
     assert leading_number("1.5e+07") == 1.5e7
-    assert leading_number("3 skipped") == 3
+    assert leading_number("3 skipped") == 0
+    assert leading_number("2, 1 without score") == 2
     assert leading_number("") is None

@@ -204,6 +204,25 @@ def test_a_table_is_sorted_by_a_column(page: Page, by: str) -> None:
     page.wait(f"document.querySelector('{SUMMARY} th').ariaSort")
 
 
+@pytest.mark.parametrize(("table", "place"), [(SUMMARY, 1), ("#cells", 3)])
+def test_what_is_missing_comes_last_whichever_way_a_table_is_sorted(
+    page: Page, table: str, place: int
+) -> None:
+    header = f"{table} th:nth-child({place + 1})"
+    if table == "#cells":  # its header stands in a table of its own, so that it scrolls
+        header = f".dt-scroll-head th:nth-child({place + 1})"
+    for order in ("ascending", "descending"):
+        page.click(f"{header} [role=button]")
+        page.wait(f"document.querySelector('{header}').ariaSort === '{order}'")
+        values = page.column(table, place)
+        numbers = [float(text.split(",")[0]) for text in values if text]
+        assert 0 < len(numbers) < len(values)
+        assert not any(values[len(numbers) :])
+        assert numbers == sorted(numbers, reverse=order == "descending")
+    page.click(f"{header} [role=button]")
+    page.wait(f"!document.querySelector('{header}').ariaSort")
+
+
 def test_nothing_is_fetched_or_offered_to_a_server(page: Page) -> None:
     fetched = page.run("return performance.getEntriesByType('resource').map((e) => e.name)")
     assert not [name for name in fetched if not name.startswith("data:")]
