@@ -4,6 +4,7 @@ Without pandas, which takes longer to import than all of this takes.
 """
 
 import json
+import shlex
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -83,6 +84,16 @@ def holds_results(folder: Path) -> bool:
     return any((folder / "cells").glob(CELLS))
 
 
+def holds_asked(folder: Path) -> bool:
+    """Whether any cell is stored that a folder was asked for, so that there is something to report.
+
+    Raises:
+        ResultsError: `grid.json` is damaged, or a cell is out of place.
+    """
+    keys = {asked.key for asked in read_grid(folder)}
+    return any(not keys or file.stem in keys for file in cell_files(folder))
+
+
 def holds_search(folder: Path) -> bool:
     """Whether a folder is that of a search, from its first trial on."""
     return any((folder / name).exists() for name in (TRIALS, JOURNAL))
@@ -146,7 +157,30 @@ def no_results(folder: Path) -> ResultsError:
         return ResultsError(f"{folder} is a file: name the results folder, which --out named")
     if not folder.exists():
         return ResultsError(f"there is no folder {folder}")
-    return ResultsError(f"{folder} holds no results: run run_bench.py --out {folder} first")
+    noted = next((asked.command for asked in read_grid(folder) if asked.command), None)
+    first = f"a grid with --out {folder}" if noted is None else into(noted, folder)
+    return ResultsError(f"{folder} holds no results: first run {first}")
+
+
+def into(command: str, folder: Path) -> str:
+    """A command line that goes on in this folder, which may have been moved or merged since.
+
+    Without `--force` and `--retry`: it runs what is not well, and that alone.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:  # of a version that did not quote
+        return command
+    kept = []
+    rest = iter(words)
+    for word in rest:
+        option, equals, _ = word.partition("=")
+        if option in ("--out", "--retry"):
+            if not equals:  # its value is the next word
+                next(rest, None)
+        elif option != "--force":
+            kept.append(word)
+    return shlex.join([*kept, "--out", str(folder)])
 
 
 def read_cell(file: Path) -> pa.Table:

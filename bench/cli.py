@@ -357,6 +357,7 @@ def _run(
     output: Output,
 ) -> int:
     """Run cells with their progress shown, report on them, and say how they ended."""
+    from analysis.stored import holds_asked
     from bench.ending import conclude, report_on
     from bench.grid import run_cells
     from bench.progress import shown
@@ -364,8 +365,10 @@ def _run(
     console = output.console()
     with shown([item.cell for item in planned], execution, output, console) as done:
         outcomes = run_cells(planned, execution, done)
+    written: Path | None = None
     with results_errors():
-        written = report_on(execution.results, kind, None if output.quiet else console)
+        if holds_asked(execution.results):  # else the grid's time was over before any cell began
+            written = report_on(execution.results, kind, None if output.quiet else console)
     return conclude(outcomes, execution.results, written, output, console)
 
 

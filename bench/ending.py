@@ -55,14 +55,25 @@ def report_on(results: Path, kind: KindName, console: Console | None) -> Path:
 
 
 def conclude(
-    outcomes: "Sequence[Outcome]", results: Path, report: Path, output: "Output", console: Console
+    outcomes: "Sequence[Outcome]",
+    results: Path,
+    report: Path | None,
+    output: "Output",
+    console: Console,
 ) -> int:
-    """Say how many cells ended how, and which did not end well; 1 if any."""
+    """Say how many cells ended how, and which did not end well; 1 if any.
+
+    Args:
+        outcomes: of all cells.
+        results: their folder.
+        report: where it is; None where nothing is stored to report on.
+        output, console: what to tell, and where.
+    """
     counts = Counter(outcome.status for outcome in outcomes)
     in_order = sorted(counts, key=lambda status: (status not in WELL, status))
     output.emit(
         "end", cells=len(outcomes), counts={status: counts[status] for status in in_order},
-        results=str(results), report=str(report),
+        results=str(results), report=None if report is None else str(report),
     )  # fmt: skip
     width = len(str(len(outcomes)))
     print_line(console, f"{len(outcomes)} cells:")
@@ -71,5 +82,6 @@ def conclude(
     bad = [Bad(o.cell.name, o.status, o.reason) for o in outcomes if o.status not in WELL]
     if not output.quiet:  # which told of them as they came
         print_bad(console, bad, f"run_bench.py status {results}")
-    print_line(console, f"tables and figures: {report}")
+    if report is not None:
+        print_line(console, f"tables and figures: {report}")
     return int(bool(bad))

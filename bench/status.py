@@ -3,7 +3,6 @@
 It reads files alone, and imports neither torch nor pandas.
 """
 
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from analysis.stored import (
     ResultsError,
     cell_files,
     holds_search,
+    into,
     no_results,
     partitions,
     read_grid,
@@ -189,24 +189,3 @@ def _how_to_go_on(status: Status) -> list[str]:
         return [f"all done; for tables and figures: run_bench.py report {status.folder}"]
     commands = dict.fromkeys(into(one.command, status.folder) for one in status.open if one.command)
     return [f"to go on: {command}" for command in commands or ["the command that began it"]]
-
-
-def into(command: str, folder: Path) -> str:
-    """A command line that goes on in this folder, which may have been moved or merged since.
-
-    Without `--force` and `--retry`: it runs what is not well, and that alone.
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError:  # of a version that did not quote
-        return command
-    kept = []
-    rest = iter(words)
-    for word in rest:
-        option, equals, _ = word.partition("=")
-        if option in ("--out", "--retry"):
-            if not equals:  # its value is the next word
-                next(rest, None)
-        elif option != "--force":
-            kept.append(word)
-    return shlex.join([*kept, "--out", str(folder)])

@@ -1,5 +1,6 @@
 """The end of a run, in a folder that other runs may share."""
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -76,3 +77,29 @@ def test_whoever_writes_a_report_claims_the_folder(
 def test_a_report_on_a_folder_that_is_not_there_makes_none(here: Here, tmp_path: Path) -> None:
     assert here("report", tmp_path / "nothing").returncode == 2
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_grid_whose_time_ends_before_any_cell_has_begun_tells_its_cells(
+    here: Here, tiny: Path, tmp_path: Path
+) -> None:
+    """There is nothing to report on then, in a new folder or beside cells of another grid."""
+    out = tmp_path / "results"
+    grid = ("--profile", tiny, "--tasks", "bitvector", "--out", out, "--jobs", 1)
+    two = (*grid, "--estimators", "sfe,dense", "--seeds", 1)
+    done = here(*two, "--grid-time-limit", 1e-6)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "2 cells:\n  2 timeout\n" in done.stdout
+    assert "tables and figures" not in done.stdout
+    again = here(*two, "--grid-time-limit", 1e-6, "--json")
+    *_, end = map(json.loads, again.stdout.splitlines())
+    assert end == {
+        "event": "end", "cells": 2, "counts": {"timeout": 2}, "results": str(out), "report": None,
+    }  # fmt: skip
+    assert here("report", out).stderr.startswith(
+        f"error: {out} holds no results: first run run_bench.py --profile {tiny} --tasks bitvector "
+    )
+    assert here(*two).returncode == 0
+    tiny.write_text(tiny.read_text().replace("bits = 4", "bits = 3"))
+    other = here(*two, "--grid-time-limit", 1e-6)
+    assert (other.returncode, other.stderr) == (1, "")
+    assert "tables and figures" not in other.stdout

@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.stored import JOURNAL, ResultsError
+from analysis.stored import JOURNAL, ResultsError, into
 from bench import status as module
 from bench.cells import Cell
 from bench.claims import GRID_CLAIM, claimed
 from bench.profiles import Profile
 from bench.runner import progress_file
-from bench.status import into, status_of
+from bench.status import status_of
 from bench.store import compact, note_grid
 from tests.bench.conftest import Here, cell_of
 from tests.bench.folders import folder_of, store
@@ -212,7 +212,7 @@ def test_a_table_without_its_cells_is_read(
 def test_a_folder_without_results_is_a_mistake(here: Here, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     for folder, said in (
-        (tmp_path, f"{tmp_path} holds no results: run run_bench.py --out {tmp_path} first"),
+        (tmp_path, f"{tmp_path} holds no results: first run a grid with --out {tmp_path}"),
         (nowhere, f"there is no folder {nowhere}"),
     ):
         done = here("status", folder)
