@@ -61,9 +61,10 @@ def print_table(
             break
         _, widest = max(loose)
         widths[widest] -= 1
-    table = Table(title=title, title_justify="left", width=sum(widths) + between)
+    heading = Text(title, style="table.title")
+    table = Table(title=heading, title_justify="left", width=sum(widths) + between)
     for name, width in zip(lines[0], widths, strict=True):
-        table.add_column(name, width=width, overflow="fold")
+        table.add_column(Text(name), width=width, overflow="fold")
     for line in lines[1:]:
         table.add_row(*map(Text, line))
     console.print(table, crop=False)
@@ -82,8 +83,8 @@ def print_frames(
 
 
 def print_line(console: Console, line: str) -> None:
-    """A line as it is: neither broken nor coloured."""
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
+    """A line as it is: neither broken nor coloured, and ":100:" is no emoji."""
+    console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def print_bad(console: Console, bad: Sequence[Bad], rest: str) -> None:

@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from bench.printing import WIDE, print_table
+from bench.printing import WIDE, print_line, print_table
 
 HEADER = ("", *(f"metric {n} (nats)" for n in range(4)), "settings")
 ROWS = [
@@ -21,6 +21,17 @@ def printed(terminal: bool, width: int, fold: bool) -> list[str]:
     file = console.file
     assert isinstance(file, StringIO)
     return file.getvalue().splitlines()
+
+
+def test_text_is_printed_as_it_is() -> None:
+    """No emoji takes the place of a line's number."""
+    text = "[b]loss.py:100: bad"
+    console = Console(file=StringIO(), width=80)
+    print_line(console, text)
+    print_table(console, text, ("", text), [(text, text)])
+    file = console.file
+    assert isinstance(file, StringIO)
+    assert file.getvalue().count(text) == 5
 
 
 @pytest.mark.parametrize("terminal", [True, False])
