@@ -158,7 +158,9 @@ def no_results(folder: Path) -> ResultsError:
     if not folder.exists():
         return ResultsError(f"there is no folder {folder}")
     noted = next((asked.command for asked in read_grid(folder) if asked.command), None)
-    first = f"a grid with --out {folder}" if noted is None else into(noted, folder)
+    first = (
+        f"a grid with --out {shlex.quote(str(folder))}" if noted is None else into(noted, folder)
+    )
     return ResultsError(f"{folder} holds no results: first run {first}")
 
 
@@ -180,7 +182,12 @@ def into(command: str, folder: Path) -> str:
                 next(rest, None)
         elif option != "--force":
             kept.append(word)
-    return shlex.join([*kept, "--out", str(folder)])
+    return as_typed(*kept, "--out", folder)
+
+
+def as_typed(*words: object) -> str:
+    """A command line to paste into a shell, of which the first word is `run_bench.py`."""
+    return shlex.join(["python", *map(str, words)])
 
 
 def read_cell(file: Path) -> pa.Table:

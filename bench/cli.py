@@ -5,6 +5,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
@@ -150,7 +151,7 @@ def tune(
     counts = trials["state"].value_counts().to_dict()
     output.emit("end", counts=counts, report=str(written[0]), best=str(best))
     print_line(console, f"tables and figures: {written[0]}")
-    print_line(console, f"the best settings: --profile {best}")
+    print_line(console, f"the best settings: --profile {quote(str(best))}")
     return int(trials["value"].notna().groupby(trials["study"]).any().eq(False).any())
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from analysis.schema import KindName
+from analysis.stored import as_typed
 from bench.claims import folder_claimed
 from bench.printing import WELL, Bad, print_bad, print_frames, print_line
 from bench.store import compact
@@ -81,7 +82,7 @@ def conclude(
         print_line(console, f"  {counts[status]:{width}} {status}")
     bad = [Bad(o.cell.name, o.status, o.reason) for o in outcomes if o.status not in WELL]
     if not output.quiet:  # which told of them as they came
-        print_bad(console, bad, f"run_bench.py status {results}")
+        print_bad(console, bad, as_typed("run_bench.py", "status", results))
     if report is not None:
         print_line(console, f"tables and figures: {report}")
     return int(bool(bad))

@@ -17,6 +17,7 @@ from analysis.stored import (
     Asked,
     OtherSchemaError,
     ResultsError,
+    as_typed,
     cell_files,
     holds_search,
     into,
@@ -186,6 +187,7 @@ def _how_to_go_on(status: Status) -> list[str]:
     if status.search:
         return ["a search goes on by the command that began it, if it has trials left"]
     if not status.open:
-        return [f"all done; for tables and figures: run_bench.py report {status.folder}"]
+        report = as_typed("run_bench.py", "report", status.folder)
+        return [f"all done; for tables and figures: {report}"]
     commands = dict.fromkeys(into(one.command, status.folder) for one in status.open if one.command)
     return [f"to go on: {command}" for command in commands or ["the command that began it"]]

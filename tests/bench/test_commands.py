@@ -154,12 +154,15 @@ def test_the_end_lists_the_first_that_failed_and_where_the_rest_are(
         ": failed: ZeroDivisionError: by nought [1] (test_commands" in line for line in listed
     )
     assert end[21:] == [
-        f"  and 3 more: run_bench.py status {out}", f"tables and figures: {out / 'report.md'}",
-    ]  # fmt: skip
+        f"  and 3 more: python run_bench.py status {out}",
+        f"tables and figures: {out / 'report.md'}",
+    ]
     shown = here("status", out)
     assert shown.returncode == 1
     assert shown.stdout.count(": failed: ZeroDivisionError: by nought [1]") == 23
-    assert shown.stdout.splitlines()[-1].startswith(f"to go on: run_bench.py --profile {tiny} ")
+    assert shown.stdout.splitlines()[-1].startswith(
+        f"to go on: python run_bench.py --profile {tiny} "
+    )
 
 
 def test_the_environment_is_shown_for_people_and_machines(here: Here) -> None:

@@ -96,7 +96,7 @@ def test_a_grid_whose_time_ends_before_any_cell_has_begun_tells_its_cells(
         "event": "end", "cells": 2, "counts": {"timeout": 2}, "results": str(out), "report": None,
     }  # fmt: skip
     assert here("report", out).stderr.startswith(
-        f"error: {out} holds no results: first run run_bench.py --profile {tiny} --tasks bitvector "
+        f"error: {out} holds no results: first run python run_bench.py --profile {tiny} "
     )
     assert here(*two).returncode == 0
     tiny.write_text(tiny.read_text().replace("bits = 4", "bits = 3"))

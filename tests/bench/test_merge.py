@@ -87,7 +87,7 @@ def test_what_is_missing_is_told_with_how_to_go_on(
     done = here("merge", *two, "--out", tmp_path / "c")
     assert done.returncode == 1
     assert "  ssvae/sfe: missing: 1\n" in done.stdout
-    assert f"to go on: run_bench.py --estimators sfe --out {tmp_path / 'c'}\n" in done.stdout
+    assert f"to go on: python run_bench.py --estimators sfe --out {tmp_path / 'c'}\n" in done.stdout
 
 
 def test_equal_cells_may_have_been_made_under_other_circumstances(

@@ -1,6 +1,7 @@
 """`run_bench.py status`: what is done, stale, failed, missing, and how to go on."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -44,12 +45,23 @@ def test_a_folder_with_everything_is_done(
     folder_of(tmp_path, cells)
     store(tmp_path, cells[1], "skipped")
     assert lines(here, tmp_path) == (
-        0, [f"all done; for tables and figures: run_bench.py report {tmp_path}"],
+        0, [f"all done; for tables and figures: python run_bench.py report {tmp_path}"],
     )  # fmt: skip
     table = here("status", tmp_path).stdout
     assert f"{tmp_path}: 4 cells asked for" in table
     assert "│ ssvae/dense │ 1  │ 1       │" in table
     assert "│ ssvae/sfe   │ 2  │         │" in table
+
+
+def test_commands_are_quoted_for_a_shell(here: Here, cells: Sequence[Cell], tmp_path: Path) -> None:
+    spaced = tmp_path / "it's mine"
+    folder_of(spaced, cells)
+    assert lines(here, spaced)[1] == [
+        f"all done; for tables and figures: python run_bench.py report {shlex.quote(str(spaced))}"
+    ]
+    (tmp_path / "a b").mkdir()
+    said = here("report", tmp_path / "a b").stderr
+    assert said.endswith(f" holds no results: first run a grid with --out '{tmp_path / 'a b'}'\n")
 
 
 def test_everything_that_is_not_well_is_named_with_its_reason(
@@ -68,7 +80,7 @@ def test_everything_that_is_not_well_is_named_with_its_reason(
             f"  ssvae/sfe/0: damaged: {damaged} is damaged: delete it, and run the same command to "
             "make it again",
             "  ssvae/sfe: missing: 1",
-            f"to go on: run_bench.py --tasks ssvae --seeds 2 --out {tmp_path}",
+            f"to go on: python run_bench.py --tasks ssvae --seeds 2 --out {tmp_path}",
         ],
     )
 
@@ -148,7 +160,7 @@ def test_the_settings_that_were_turned_are_told_apart(
     assert code == 1
     assert written == [
         "  ssvae/dense: missing: 0 samples=4",
-        f"to go on: run_bench.py gradients --out {tmp_path}",
+        f"to go on: python run_bench.py gradients --out {tmp_path}",
     ]
 
 
@@ -159,13 +171,13 @@ def test_each_command_that_has_something_left_is_told_once(
     note_grid(tmp_path, cells[2:3], "run_bench.py --estimators sfe --out 'a b'")
     note_grid(tmp_path, cells[3:], "run_bench.py --estimators sfe --out 'a b' --force")
     assert lines(here, tmp_path)[1][-2:] == [
-        f"to go on: run_bench.py --estimators dense --out {tmp_path}",
-        f"to go on: run_bench.py --estimators sfe --out {tmp_path}",
+        f"to go on: python run_bench.py --estimators dense --out {tmp_path}",
+        f"to go on: python run_bench.py --estimators sfe --out {tmp_path}",
     ]
     for cell in cells[2:]:
         store(tmp_path, cell)
     assert lines(here, tmp_path)[1][-1:] == [
-        f"to go on: run_bench.py --estimators dense --out {tmp_path}"
+        f"to go on: python run_bench.py --estimators dense --out {tmp_path}"
     ]
 
 
@@ -177,7 +189,9 @@ def test_a_grid_of_an_earlier_version_names_the_command_of_its_cells(
     entries = json.loads(path.read_text())
     path.write_text(json.dumps([{n: v for n, v in e.items() if n != "command"} for e in entries]))
     store(tmp_path, cells[0], "failed", command="run_bench.py --jobs 3")
-    assert lines(here, tmp_path)[1][-1] == f"to go on: run_bench.py --jobs 3 --out {tmp_path}"
+    assert (
+        lines(here, tmp_path)[1][-1] == f"to go on: python run_bench.py --jobs 3 --out {tmp_path}"
+    )
     for file in tmp_path.rglob("*.parquet"):
         file.unlink()
     assert lines(here, tmp_path)[1][-1] == "to go on: the command that began it"
@@ -226,17 +240,20 @@ def test_a_folder_without_results_is_a_mistake(here: Here, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("command", "found"),
     [
-        ("run_bench.py", "run_bench.py --out 'a b'"),
-        ("run_bench.py --out x --jobs 2", "run_bench.py --jobs 2 --out 'a b'"),
-        ("run_bench.py --out=x gradients", "run_bench.py gradients --out 'a b'"),
+        ("run_bench.py", "python run_bench.py --out 'a b'"),
+        ("run_bench.py --out x --jobs 2", "python run_bench.py --jobs 2 --out 'a b'"),
+        ("run_bench.py --out=x gradients", "python run_bench.py gradients --out 'a b'"),
         (
             "run_bench.py --profile 'my own.toml'",
-            "run_bench.py --profile 'my own.toml' --out 'a b'",
+            "python run_bench.py --profile 'my own.toml' --out 'a b'",
         ),
-        ("run_bench.py --out", "run_bench.py --out 'a b'"),
+        ("run_bench.py --out", "python run_bench.py --out 'a b'"),
         ("run_bench.py --out it's", "run_bench.py --out it's"),
-        ("run_bench.py --force --retry 0 --jobs 2", "run_bench.py --jobs 2 --out 'a b'"),
-        ("run_bench.py --retry=0 --seeds 2 --force=true", "run_bench.py --seeds 2 --out 'a b'"),
+        ("run_bench.py --force --retry 0 --jobs 2", "python run_bench.py --jobs 2 --out 'a b'"),
+        (
+            "run_bench.py --retry=0 --seeds 2 --force=true",
+            "python run_bench.py --seeds 2 --out 'a b'",
+        ),
     ],
 )
 def test_a_command_is_told_for_the_folder_that_was_asked_about(command: str, found: str) -> None:
