@@ -5,6 +5,7 @@ Without pandas, which takes longer to import than all of this takes.
 
 import json
 import shlex
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -64,6 +65,12 @@ class Asked:
         if not all(isinstance(part, str) for part in astuple(self)) or self.cell.count("/") < 2:
             raise ValueError(f"no cell: {self}")
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Task and estimator."""
+        task, estimator, _ = self.cell.split("/", 2)
+        return task, estimator
+
 
 def read_grid(folder: Path) -> list[Asked]:
     """What a results folder was asked for; nothing where that was not noted.
@@ -114,6 +121,20 @@ def cell_files(folder: Path) -> list[Path]:
     return files
 
 
+def check_places(files: Iterable[Path], asked: Iterable[Asked]) -> None:
+    """Refuse cells in the folder of another task or estimator, whose name they would be shown by.
+
+    Raises:
+        ResultsError: there is one.
+    """
+    pairs = {one.key: one.pair for one in asked}
+    for file in files:
+        pair = pairs.get(file.stem, partitions(file))
+        if pair != partitions(file):
+            place = Path(f"task={pair[0]}", f"estimator={pair[1]}")
+            raise ResultsError(f"{file} belongs in {file.parents[2] / place}: move it there")
+
+
 def read_cells(folder: Path) -> pa.Table:
     """The rows of a results folder, in the present schema, with columns task and estimator.
 
@@ -140,13 +161,15 @@ def _read_once(folder: Path, files: list[Path]) -> pa.Table:
         if (folder / TABLE).is_file():
             return read_table(folder / TABLE)
         raise no_results(folder)
+    asked = read_grid(folder)
+    check_places(files, asked)
     tables = [read_cell(file) for file in files]
     if any(not table.schema.equals(tables[0].schema) for table in tables):
         kinds = sorted({kind_with(table.column_names).name for table in tables})
         raise ResultsError(f"{folder} holds {' and '.join(kinds)}: keep them in folders apart")
     table = pa.concat_tables(tables)
     if (folder / GRID).is_file():
-        keys = [asked.key for asked in read_grid(folder)]
+        keys = [one.key for one in asked]
         table = table.filter(pc.is_in(table["key"], pa.array(keys, pa.string())))
     return table
 

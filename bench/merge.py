@@ -13,7 +13,16 @@ from typing import Any
 
 from analysis.files import written_whole
 from analysis.schema import CIRCUMSTANCES, KindName, kind_with
-from analysis.stored import GRID, Asked, cell_files, holds_search, no_results, read_cell, read_grid
+from analysis.stored import (
+    GRID,
+    Asked,
+    cell_files,
+    check_places,
+    holds_search,
+    no_results,
+    read_cell,
+    read_grid,
+)
 from bench.errors import UserError
 from bench.store import write_grid
 
@@ -114,7 +123,9 @@ def _grid(folder: Path) -> list[Asked]:
             f"{folder} has no {GRID}, which says what it was asked for: name a results folder, or "
             "run the command that made it again"
         )
-    return read_grid(folder)
+    asked = read_grid(folder)
+    check_places(cell_files(folder), asked)
+    return asked
 
 
 def _cells(folder: Path, keys: set[str]) -> dict[str, _Stored]:

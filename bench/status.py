@@ -19,6 +19,7 @@ from analysis.stored import (
     ResultsError,
     as_typed,
     cell_files,
+    check_places,
     holds_search,
     into,
     no_results,
@@ -94,6 +95,7 @@ def status_of(folder: Path) -> Status:
         ResultsError: there is nothing in it, its `grid.json` is damaged, or a cell is out of place.
     """
     asked, files = read_grid(folder), cell_files(folder)
+    check_places(files, asked)
     stored = {file.stem: _stored(file) for file in files}
     if not files and (folder / TABLE).is_file():
         stored = _of_table(folder / TABLE)

@@ -238,5 +238,5 @@ def test_a_file_that_goes_while_it_is_read_is_no_damage(
 
 
 def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match=r"holds no results: run run_bench\.py --out"):
+    with pytest.raises(ResultsError, match=r"holds no results: first run a grid with --out"):
         load_results(tmp_path)

@@ -16,7 +16,7 @@ from bench.claims import GRID_CLAIM, claimed
 from bench.profiles import Profile
 from bench.runner import progress_file
 from bench.status import status_of
-from bench.store import compact, note_grid
+from bench.store import cell_path, compact, note_grid
 from tests.bench.conftest import Here, cell_of
 from tests.bench.folders import folder_of, store
 
@@ -147,6 +147,20 @@ def test_what_is_not_asked_for_any_more_is_counted(
     code, written = lines(here, tmp_path)
     assert code == 1  # a run would refuse the folder
     assert written[0].startswith(f"  ssvae/dense/{stray.stem}: damaged: {stray} is damaged: delete")
+
+
+def test_a_cell_in_the_folder_of_another_pair_is_named(
+    here: Here, cells: Sequence[Cell], tmp_path: Path
+) -> None:
+    folder = folder_of(tmp_path / "results", cells)
+    right = cell_path(folder, cells[0])
+    wrong = right.parents[2] / "task=foo" / "estimator=bar" / right.name
+    wrong.parent.mkdir(parents=True)
+    right.rename(wrong)
+    said = f"error: {wrong} belongs in {right.parent}: move it there\n"
+    for command in (("status", folder), ("report", folder), ("merge", folder, tmp_path, "-o", "x")):
+        done = here(*command)
+        assert (done.returncode, done.stderr) == (2, said), command
 
 
 def test_the_settings_that_were_turned_are_told_apart(
