@@ -73,7 +73,8 @@ class Asked:
 
 
 def read_grid(folder: Path) -> list[Asked]:
-    """What a results folder was asked for; nothing where that was not noted.
+    """What a results folder was asked for; nothing where that was not noted: then all that is
+    stored counts.
 
     Raises:
         ResultsError: the file is damaged.
@@ -81,8 +82,10 @@ def read_grid(folder: Path) -> list[Asked]:
     path = folder / GRID
     try:
         entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        if not isinstance(entries, list):
+            raise TypeError("no list")
         return [Asked(**entry) for entry in entries]
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ResultsError(f"{path} is damaged: delete it, and run the same command") from error
 
 
@@ -168,7 +171,7 @@ def _read_once(folder: Path, files: list[Path]) -> pa.Table:
         kinds = sorted({kind_with(table.column_names).name for table in tables})
         raise ResultsError(f"{folder} holds {' and '.join(kinds)}: keep them in folders apart")
     table = pa.concat_tables(tables)
-    if (folder / GRID).is_file():
+    if asked:
         keys = [one.key for one in asked]
         table = table.filter(pc.is_in(table["key"], pa.array(keys, pa.string())))
     return table

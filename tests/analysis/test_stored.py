@@ -42,6 +42,15 @@ def test_cells_that_are_not_asked_for_are_left_out(table: pd.DataFrame, tmp_path
     assert set(load_results(tmp_path)["key"]) == {"gamesfe0"}
 
 
+def test_a_grid_of_no_cells_says_nothing_of_what_counts(
+    table: pd.DataFrame, tmp_path: Path
+) -> None:
+    """As a folder without one: all that is stored."""
+    write_cells(table, tmp_path)
+    ask(tmp_path)
+    assert len(load_results(tmp_path)) == len(table)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -50,6 +59,8 @@ def test_cells_that_are_not_asked_for_are_left_out(table: pd.DataFrame, tmp_path
         "[3]",
         "3",
         '{"key": "old"}',
+        "{}",
+        pytest.param("[" * 100_000, id="deep"),
         b"\xff",
         '[{"key": "k", "cell": "nameless", "task": "game", "basis": "one"}]',
         '[{"key": 3, "cell": "game/sfe/0", "task": "game", "basis": "one"}]',
