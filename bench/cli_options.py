@@ -137,6 +137,10 @@ class Grid:
             raise UserError("--max-memory with --executor dask: its workers have --memory-limit")
         if self.executor == "dask" and self.jobs is not None:
             raise UserError("--jobs with --executor dask: its workers say how many")
+        if self.scheduler is not None:
+            from bench.remote import check_address
+
+            check_address(self.scheduler)
 
     def load_profile(self) -> "Profile":
         """The profile, of tasks and estimators that are whole.

@@ -18,6 +18,7 @@ from bench.store import cell_path
 
 try:
     from distributed import Client, KilledWorker, get_worker
+    from distributed.comm.addressing import get_address_host_port
 except ImportError as error:
     raise UserError(
         "--executor dask needs Dask: pip install 'discrete-gradients-bench[dask]'"
@@ -28,6 +29,19 @@ CONNECT_SECONDS = 10
 
 Files = dict[str, bytes]
 """What is in files, by their paths in a results folder."""
+
+
+def check_address(address: str) -> None:
+    """Refuse what is no address: a client would try to reach it, and hang when it gives up.
+
+    Raises:
+        UserError: with what is wrong.
+    """
+    try:
+        get_address_host_port(address)
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--scheduler {address}: {reason}: give one as tcp://HOST:8786") from error
 
 
 @contextmanager

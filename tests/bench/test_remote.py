@@ -165,7 +165,6 @@ def test_a_cell_that_kills_its_workers_is_a_failed_row(
         (("--executor", "dask"), "--executor dask and --scheduler ADDRESS go together"),
         (("--scheduler", "tcp://127.0.0.1:1"), "--executor dask and --scheduler ADDRESS go"),
         (("--executor", "dask", "--scheduler", "tcp://127.0.0.1:1"), "--scheduler tcp://127.0.0.1"),
-        (("--executor", "dask", "--scheduler", "nonsense"), "--scheduler nonsense: "),
     ],
 )
 def test_mistakes_are_told_in_a_line(
@@ -179,6 +178,19 @@ def test_mistakes_are_told_in_a_line(
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://host", "foo://host:1", "tcp://host:port"])
+def test_what_is_no_address_is_told_before_anything_is_written(
+    here: Here, tmp_path: Path, address: str
+) -> None:
+    done = here("--executor", "dask", "--scheduler", address, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: --scheduler {address}: ")
+    assert done.stderr.endswith(": give one as tcp://HOST:8786\n")
+    assert done.stderr.count("\n") == 1
+    assert not done.stdout
+    assert not (tmp_path / "out").exists()
 
 
 def test_workers_without_the_benchmark_are_told(
