@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from bench.cli_options import Grid, results_errors
 from bench.cli_output import Output
 from bench.cli_tune import SearchGrid, Tuning
-from bench.errors import UserError, unknown
+from bench.errors import UserError, check_words, unknown
 
 if TYPE_CHECKING:
     from analysis.schema import KindName
@@ -299,6 +299,7 @@ def main() -> None:
     130 it was stopped."""
     try:
         _heed_requests_to_stop()
+        check_words(sys.argv[1:])
         code = app(
             sys.argv[1:], exit_on_error=False, print_error=False, result_action="return_value"
         )

@@ -1,7 +1,7 @@
 """Mistakes of the user's, told briefly."""
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
@@ -40,6 +40,19 @@ def unknown(kind: str, name: str, known: Collection[str], listing: str) -> UserE
     near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.4)
     hint = f"did you mean {by_lower[near[0]]!r}? " if near else ""
     return UserError(f"no {kind} {name!r}: {hint}{listing}")
+
+
+def check_words(words: Iterable[str]) -> None:
+    """Refuse a command line that is no UTF-8, which no row of a cell could hold.
+
+    Raises:
+        UserError: with the word that is none.
+    """
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{word!r} is no UTF-8: give another name") from error
 
 
 def invalid(where: str, error: "ValidationError", model: "type[BaseModel]") -> UserError:

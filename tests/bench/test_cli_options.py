@@ -92,6 +92,18 @@ def test_what_cannot_be_read_is_told_in_a_line(
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", [(), ("tune",), ("status",)])
+def test_a_name_that_is_no_utf_8_is_told_before_anything_runs(
+    here: Here, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """No row could hold the command line, nor a terminal show it."""
+    out = f"{tmp_path}/\udcff"
+    done = here(*command, *(() if command == ("status",) else ("--out",)), out)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {out!r} is no UTF-8: give another name\n"
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("file", [TRIALS, JOURNAL])
 def test_no_grid_is_run_in_the_folder_of_a_search(tmp_path: Path, file: str) -> None:
     """Also not of one that has just begun."""
