@@ -5,7 +5,6 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
@@ -113,11 +112,7 @@ def tune(
     best settings become a profile: --profile FOLDER/best.toml runs the grid with them. Exits with 1
     if no trial of a study had a value.
     """
-    from analysis.search import load_trials, sensitivity, write_search_report
-    from bench.claims import folder_claimed
-    from bench.cli_tune import shown
-    from bench.printing import print_frames, print_line
-    from bench.search_results import write_results
+    from bench.cli_tune import conclude_search, shown
     from bench.study_storage import database_errors
     from bench.tuning import check_comparable, run_search
 
@@ -138,21 +133,7 @@ def tune(
     told = shown(studies, search.budget.trials, output, console)
     with database_errors(search.storage), told as done:
         run_search(plans, search, execution, done)
-    with results_errors(), database_errors(search.storage), folder_claimed(execution.results):
-        best = write_results(search.storage, execution, grid.load_profile())
-        trials = load_trials(execution.results)
-        if trials.empty:  # other processes have all that there are to be
-            output.emit("end", counts={}, report=None, best=None)
-            print_line(console, "no trial has ended yet: there is nothing to report")
-            return 1
-        written = write_search_report(execution.results)
-        if not output.quiet:
-            print_frames(trials, sensitivity, console)
-    counts = trials["state"].value_counts().to_dict()
-    output.emit("end", counts=counts, report=str(written[0]), best=str(best))
-    print_line(console, f"tables and figures: {written[0]}")
-    print_line(console, f"the best settings: --profile {quote(str(best))}")
-    return int(trials["value"].notna().groupby(trials["study"]).any().eq(False).any())
+    return conclude_search(search.storage, execution, grid.load_profile(), output, console)
 
 
 @app.command(name="list")

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from bench.cli_options import WHOLE, Duration, Grid
+from bench.cli_options import WHOLE, Duration, Grid, results_errors
 from bench.cli_output import Output
 from bench.errors import UserError, unknown
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from bench.profiles import Profile
     from bench.runner import Execution
     from bench.studies import SharedStudy
     from bench.tuning import Search, StudyPlan, Trialled
@@ -208,3 +210,43 @@ def shown(
                 print_line(console, line(trialled))
 
         yield done
+
+
+def conclude_search(
+    storage: str | None,
+    execution: "Execution",
+    profile: "Profile",
+    output: Output,
+    console: "Console",
+) -> int:
+    """Write what a search has found, report on it, and say where; 1 if a study has no value.
+
+    Args:
+        storage: where the studies are; None for the folder's own journal.
+        execution: how they were run.
+        profile: what the search started from.
+        output, console: what to tell, and where.
+    """
+    from analysis.search import load_trials, sensitivity, write_search_report
+    from bench.claims import folder_claimed
+    from bench.printing import print_frames, print_line
+    from bench.search_results import write_results
+    from bench.study_storage import database_errors
+
+    with results_errors(), database_errors(storage), folder_claimed(execution.results):
+        best = write_results(storage, execution, profile)
+        trials = load_trials(execution.results)
+        if trials.empty:  # other processes have all that there are to be
+            output.emit("end", counts={}, report=None, best=None)
+            print_line(console, "no trial has ended yet: there is nothing to report")
+            return 1
+        written = write_search_report(execution.results)
+        if not output.quiet:
+            print_frames(trials, sensitivity, console)
+    counts = trials["state"].value_counts().to_dict()
+    found = None if best is None else str(best)
+    output.emit("end", counts=counts, report=str(written[0]), best=found)
+    print_line(console, f"tables and figures: {written[0]}")
+    if found is not None:
+        print_line(console, f"the best settings: --profile {quote(found)}")
+    return int(trials["value"].notna().groupby(trials["study"]).any().eq(False).any())

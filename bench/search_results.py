@@ -23,8 +23,10 @@ BEST = "best.toml"
 """The profile in a results folder that holds the best settings."""
 
 
-def write_results(storage: str | None, execution: Execution, profile: Profile) -> Path:
+def write_results(storage: str | None, execution: Execution, profile: Profile) -> Path | None:
     """Write the trials of all studies of a folder, and the profile of the best; the latter's path.
+
+    None, and no profile, where no trial has a value.
 
     Args:
         storage: address of the storage; None for the folder's own.
@@ -51,6 +53,8 @@ def write_results(storage: str | None, execution: Execution, profile: Profile) -
             pairs += 1
     with written_whole(execution.results / TRIALS) as file:
         pq.write_table(pa.Table.from_pylist(rows, schema=SEARCH), file)
+    if not pairs:
+        return None
     description = f"{profile.description}; settings of {pairs} pairs searched"
     content = profile.model_copy(update={"description": description})
     path = execution.results / BEST

@@ -83,7 +83,8 @@ class Status:
     @property
     def open(self) -> list[State]:
         """What is not well."""
-        well = (*WELL, "pruned", "diverged") if self.search else WELL
+        # A trial that diverged or took too long is over: its place in the study is not run again.
+        well = (*WELL, "pruned", "diverged", "timeout") if self.search else WELL
         damaged = [one for one in self.left_over if one.state == "damaged"]
         return [one for one in self.states if one.state not in well] + damaged
 

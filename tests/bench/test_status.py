@@ -223,6 +223,8 @@ def test_a_search_tells_what_is_stored(here: Here, cells: Sequence[Cell], tmp_pa
     assert "│ ssvae/dense │ 1  │ 1      │ 1        │         │" in done.stdout
     assert f"?/?/{cells[1].key}: running: 50%" in done.stdout
     assert "a search goes on by the command that began it" in done.stdout
+    store(tmp_path, cells[1], "timeout")
+    assert here("status", tmp_path).returncode == 0  # all of them are over
     store(tmp_path, cells[2], "failed")
     assert "ssvae/sfe/0: failed: because of this" in here("status", tmp_path).stdout
 

@@ -391,6 +391,22 @@ def test_a_search_whose_trials_others_run_says_that_none_has_ended(
     assert report.stderr.endswith("/tune holds a search of which no trial has ended yet\n")
 
 
+def test_a_search_without_a_value_names_no_best_settings(
+    here: Here, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.search.write_search_report", lambda folder: [folder / "x.md"])
+    out = tmp_path / "tune"
+    arguments = ("tune", "--task", "signal_game", "--estimator", "sfe", "--trials", 1)
+    arguments += ("--jobs", 1, "--profile", tiny, "--out", out, "--time-limit", 1e-6)
+    done = here(*arguments)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "pruned: timeout: took more than" in done.stdout
+    assert "the best settings" not in done.stdout
+    assert not (out / "best.toml").exists()
+    end = {"event": "end", "counts": {"pruned": 1}, "report": str(out / "x.md"), "best": None}
+    assert json.loads(here(*arguments, "--json").stdout) == end
+
+
 def test_a_search_tells_a_machine_or_no_more_than_its_end(
     here: Here, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
