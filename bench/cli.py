@@ -66,7 +66,8 @@ def run(
     planned = grid.plan(grid.load_profile())
     if not timing:
         return _run(planned, grid.execution("training"), "training", output)
-    _tell_if_busy(output)
+    if not output.quiet:
+        _tell_if_busy(output)
     timed = [replace(one, cell=replace(one.cell, timing=True)) for one in planned]
     return _run(timed, replace(grid.execution("timing"), jobs=1), "timing", output)
 

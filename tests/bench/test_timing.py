@@ -89,14 +89,17 @@ def test_times_and_trainings_keep_folders_apart(here: Here, tiny: Path, tmp_path
     assert "holds training, not timing: give another folder" in done.stderr
 
 
-@pytest.mark.parametrize(("load", "told"), [(0.1, False), (1.7, True)])
+@pytest.mark.parametrize(
+    ("load", "options", "told"), [(0.1, (), False), (1.7, (), True), (1.7, ("--quiet",), False)]
+)
 def test_a_busy_machine_is_told_of(
-    here: Here, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: float, told: bool
-) -> None:
+    here: Here, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    load: float, options: tuple[str, ...], told: bool,
+) -> None:  # fmt: skip
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
     done = here(
         "--profile", tiny, "--timing", "--tasks", "ssvae", "--estimators", "none", "--seeds", 1,
-        "--out", tmp_path / "times",
+        "--out", tmp_path / "times", *options,
     )  # fmt: skip
     assert done.returncode == 0
     assert ("busy in the last minute (load 1.7)" in done.stdout) == told
