@@ -182,7 +182,8 @@ class Grid:
             )  # fmt: skip
         except DataError as error:
             raise UserError(str(error)) from error
-        except (RuntimeError, ValueError) as error:  # more memory than there is, say
+        except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+            # more memory than there is, say, or a number beyond 64 bits
             reason = str(error).splitlines()[0]
             raise UserError(f"a task can't be built from its settings: {reason}") from error
 

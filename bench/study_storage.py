@@ -74,8 +74,11 @@ class _Journal(JournalFileBackend):
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         try:
-            yield from super().read_logs(log_number_from)
-        except ValueError as error:
+            for log in super().read_logs(log_number_from):
+                if not isinstance(log, dict) or "op_code" not in log:
+                    raise ValueError("a line that is none of a journal")
+                yield log
+        except (ValueError, RecursionError) as error:
             raise StorageError(f"{self._path} is damaged: give another --out") from error
 
 

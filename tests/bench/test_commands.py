@@ -72,6 +72,17 @@ def test_settings_too_large_for_the_data_are_found_before_anything_runs(
     assert not done.stdout
 
 
+@pytest.mark.parametrize("task", ["ssvae", "signal_game", "bitvector"])
+def test_a_number_beyond_64_bits_is_told_in_a_line(here: Here, tmp_path: Path, task: str) -> None:
+    profile = tmp_path / "wrong.toml"
+    for number in (2**63 - 1, 2**63, 2**80):
+        profile.write_text(f"[tasks.{task}.settings]\nhidden = {number}\n")
+        done = here("--profile", profile, "--tasks", task, "--out", tmp_path / "out")
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+
+
 def test_list_names_everything(here: Here) -> None:
     done = here("list")
     assert done.returncode == 0

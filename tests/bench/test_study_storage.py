@@ -87,10 +87,11 @@ def test_a_full_disk_is_told_and_costs_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == {"before", "after"}
 
 
-def test_a_damaged_journal_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", [b"\0" * 20, b'{"a": 1}', b"[]", b"3"])
+def test_a_damaged_journal_is_told(tmp_path: Path, line: bytes) -> None:
     optuna.create_study(storage=open_storage(None, tmp_path), study_name="one")
     journal = tmp_path / JOURNAL
-    journal.write_bytes(b"\0" * 20 + b"\n" + journal.read_bytes())
+    journal.write_bytes(line + b"\n" + journal.read_bytes())
     with pytest.raises(StorageError, match=f"^{journal} is damaged: give another --out$"):
         open_storage(None, tmp_path)
 
