@@ -56,6 +56,14 @@ def _whole(_: object, tokens: Sequence[Token]) -> int:
         raise ValueError(f'"{given}" is no whole number') from error
 
 
+def _folder(_: object, tokens: Sequence[Token]) -> Path | None:
+    """A path; none where an environment variable is set but empty, as shells have them unset."""
+    given = tokens[0]
+    if not given.value and given.source != "env":
+        raise ValueError("give a folder")
+    return Path(given.value) if given.value else None
+
+
 Duration = Annotated[float | None, Parameter(converter=_duration)]
 """An option that takes a time, in seconds."""
 
@@ -78,7 +86,7 @@ class Grid:
     """How many seeds, from 0; the profile's number by default."""
     dataset: str | None = None
     """digits, mnist, fashion-mnist or features, in place of the profile's."""
-    data_dir: Annotated[Path | None, Parameter(env_var="BENCH_DATA_DIR")] = None
+    data_dir: Annotated[Path | None, Parameter(env_var="BENCH_DATA_DIR", converter=_folder)] = None
     """Folder that holds a folder for each data set; by default they are fetched."""
     out: str | None = None
     """Results folder; results/PROFILE by default, with "gradients-" or "timing-" before PROFILE for
@@ -170,10 +178,9 @@ class Grid:
         from tasks.data import DataError
         from tasks.registry import all_tasks
 
-        every = all_tasks()
-        meant = [*(profile.tasks or every)] if self.tasks == "all" else [self.tasks]
-        tasks = _names("task", ",".join(meant), every)
-        chosen = _names("estimator", estimators or self.estimators, all_estimators())
+        registered, every = all_tasks(), all_estimators()
+        tasks = _names("task", self.tasks, registered, profile.tasks or registered)
+        chosen = _names("estimator", estimators or self.estimators, every, every)
         seeds = self.seeds or profile.seeds
         try:
             return plan(
@@ -262,15 +269,24 @@ def results_errors() -> Iterator[None]:
         raise UserError(str(error)) from error
 
 
-def _names(kind: str, given: str, known: Collection[str]) -> list[str]:
-    """Names separated by commas, each checked, in the order of the registry and without doubles."""
+def _names(kind: str, given: str, known: Collection[str], every: Collection[str]) -> list[str]:
+    """Names separated by commas, each checked, in the order of the registry and without doubles.
+
+    Args:
+        kind: what they name.
+        given: by the user.
+        known: the registry's.
+        every: those that "all" stands for, beside which others may be named.
+    """
     names = {name.strip() for name in given.split(",")} - {""}
     if not names:
         raise UserError(f"--{kind}s: give one name at least, or all")
     for name in sorted(names - {"all"}):
         if name not in known:
             raise unknown(kind, name, [*known, "all"], "see run_bench.py list")
-    return [name for name in known if name in names or "all" in names]
+    if "all" in names:
+        names |= {*every}
+    return [name for name in known if name in names]
 
 
 def _dashed(name: str) -> str:
@@ -297,7 +313,7 @@ def _check_device(device: str) -> None:
     """Refuse a device that isn't there."""
     import torch
 
-    if device.partition(":")[0] not in {"cpu", "cuda"}:
+    if device != "cpu" and device.partition(":")[0] != "cuda":
         raise UserError(f"--device {device}: give cpu, cuda, or cuda:N")
     try:
         torch.empty(0, device=device)

@@ -78,11 +78,12 @@ def merge_folders(sources: Sequence[Path], out: Path) -> Merged:
             holds something else.
         ResultsError: a folder or a cell can't be read.
     """
-    if len(sources) < 2:
+    distinct = {source.resolve(): source for source in sources}
+    if len(distinct) < 2:
         raise UserError("merge: give two results folders at least")
-    if out.resolve() in {source.resolve() for source in sources}:
+    if out.resolve() in distinct:
         raise UserError(f"--out {out} is one of the folders to merge: give another")
-    grids = {source: _grid(source) for source in dict.fromkeys(sources)}
+    grids = {source: _grid(source) for source in distinct.values()}
     keys = {asked.key for grid in grids.values() for asked in grid}
     stored = [_cells(source, keys) for source in grids]
     kind = _one_kind([cell for cells in stored for cell in cells.values()])

@@ -180,8 +180,8 @@ def validated(model: type[S], values: dict[str, Any], where: str) -> S:
     """Settings from plain values.
 
     Raises:
-        UserError: an unknown setting, a value out of range, or a number in quotes, in one line that
-            starts by `where`.
+        UserError: an unknown setting, a value out of range, a number in quotes, or a truth value
+            for one, in one line that starts by `where`.
     """
     try:
         settings = model(**values)
@@ -192,6 +192,8 @@ def validated(model: type[S], values: dict[str, Any], where: str) -> S:
             raise UserError(f"{where}: {name} = {given}: give a finite number")
         if isinstance(given, str) and isinstance(getattr(settings, name, None), int | float):
             raise UserError(f"{where}: {name} = {given!r}: give it without quotes")
+        if isinstance(given, bool) and not isinstance(getattr(settings, name, None), bool):
+            raise UserError(f"{where}: {name} = {str(given).lower()}: give no truth value")
     return settings
 
 
@@ -216,7 +218,7 @@ def load_profile(name: str, tasks: list[str], estimators: list[str]) -> Profile:
         listing = f"there are {', '.join(bundled)}, or give the path of a TOML file"
         raise unknown("profile", name, bundled, listing)
     try:
-        profile = Profile(**tomllib.loads(path.read_text(encoding="utf-8")))
+        profile = Profile(**tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise UserError(f"profile {path}: {(error.strerror or 'unreadable').lower()}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

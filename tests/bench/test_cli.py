@@ -161,6 +161,8 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(here: Here, finished: 
         (["tune", "--trials", "0.4"], '--trials: "0.4" is no whole number'),
         (["--device", "cuda:77"], "--device cuda:77"),
         (["--device", "gpu"], "--device gpu: give cpu, cuda, or cuda:N"),
+        (["--device", "cpu:7"], "--device cpu:7: give cpu, cuda, or cuda:N"),
+        (["--data-dir", ""], "--data-dir: give a folder"),
         (["--device", "meta"], "--device meta: give cpu, cuda, or cuda:N"),
         (["--out", "/proc/results"], "--out /proc/results: no such file or directory"),
         (["--out", "README.md"], "--out README.md is a file: give a folder\n"),

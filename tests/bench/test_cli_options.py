@@ -9,7 +9,9 @@ from cyclopts import App
 from analysis.stored import JOURNAL, TRIALS
 from bench.cli_options import Grid
 from bench.errors import UserError
+from bench.profiles import Profile
 from bench.runner import Execution
+from estimators.registry import all_estimators
 from tests.bench.conftest import Here
 
 
@@ -49,6 +51,24 @@ def test_nothing_is_limited_and_failures_are_retried_by_default(tmp_path: Path) 
     assert (found.retry, found.force, found.scheduler) == (True, False, None)
     found = execution(tmp_path, "--retry", 0, "--force")
     assert (found.retry, found.force) == (False, True)
+
+
+def test_all_tasks_are_those_of_the_profile_whatever_is_named_beside(profile: Profile) -> None:
+    own = profile.model_copy(update={"tasks": {"bitvector": profile.tasks["bitvector"]}})
+    one, both = {"bitvector"}, {"ssvae", "bitvector"}
+    for named, tasks in (("all", one), ("all,bitvector", one), ("ssvae,all", both)):
+        planned = Grid(tasks=named, estimators="sfe,all", seeds=1).plan(own)
+        assert {item.cell.task for item in planned} == tasks
+        assert {item.cell.estimator for item in planned} == {*all_estimators()}
+
+
+@pytest.mark.parametrize(("value", "folder"), [("", None), ("some/where", Path("some/where"))])
+def test_an_empty_variable_names_no_folder_of_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, folder: Path | None
+) -> None:
+    monkeypatch.setenv("BENCH_DATA_DIR", value)
+    assert execution(tmp_path).data_dir == folder
+    assert execution(tmp_path, "--data-dir", "there").data_dir == Path("there")
 
 
 @pytest.mark.parametrize(

@@ -284,7 +284,8 @@ def test_mistakes_are_told_in_a_line(
     nowhere, table, out = tmp_path / "nowhere", tmp_path / "table", tmp_path / "c"
     table.mkdir()
     compact(two[0]).rename(table / "table.parquet")
-    note_grid(tmp_path / "planned", cells, "run_bench.py")
+    for name in ("planned", "too"):
+        note_grid(tmp_path / name, cells, "run_bench.py")
     damaged = cell_path(folder_of(tmp_path / "damaged", cells), cells[0])
     damaged.write_bytes(b"PAR1")
     note_grid(tmp_path / "newer", cells, "run_bench.py")
@@ -295,7 +296,8 @@ def test_mistakes_are_told_in_a_line(
         ([two[0], nowhere, "-o", out], f"there is no folder {nowhere}"),
         ([*two, "-o", "README.md"], "--out README.md is a file: give a folder"),
         ([two[0], table, "-o", out], f"{table} has no grid.json, which says"),
-        ([tmp_path / "planned"] * 2 + ["-o", out], "none of these folders holds a cell yet"),
+        ([two[0], two[0] / ".." / two[0].name, "-o", out], "give two results folders at least"),
+        ([tmp_path / "planned", tmp_path / "too", "-o", out], "none of these folders holds a cell"),
         ([two[0], tmp_path / "damaged", "-o", out], f"{damaged} is damaged: delete it, and run"),
         ([two[0], tmp_path / "newer", "-o", out], "has results of schema 99, this is"),
     ):

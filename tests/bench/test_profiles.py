@@ -70,6 +70,9 @@ def test_bundled_profiles_are_valid(name: str) -> None:
             "task ssvae: hidden = '3': give it without quotes",
         ),
         ("[tasks.ssvae.estimators.sfe.settings]\nsamples = '3'", "give it without quotes"),
+        ("[training]\nepochs = true", "of sfe on ssvae: epochs = true: give no truth value"),
+        ("[training]\nlearning_rate = true", "learning_rate = true: give no truth value"),
+        ("[tasks.ssvae.settings]\nhidden = true", "ssvae: hidden = true: give no truth value"),
         ("[tasks]\nssvae = 3", ".tasks: ssvae = 3: give a table of settings"),
         ("[training", "is no valid TOML"),
     ],
@@ -96,3 +99,9 @@ def test_a_broken_profile_is_told_in_a_line(tmp_path: Path, content: bytes, word
     with pytest.raises(UserError, match=words) as error:
         load_profile(str(path), [*all_tasks()], [*all_estimators()])
     assert "\n" not in str(error.value)
+
+
+def test_a_profile_may_begin_by_a_byte_order_mark(tiny: Path) -> None:
+    """As some editors write it."""
+    tiny.write_text(tiny.read_text(), encoding="utf-8-sig")
+    assert load_profile(str(tiny), [*all_tasks()], [*all_estimators()]).seeds == 2
