@@ -12,7 +12,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
     """A file to write, which takes the place of `path` at the end unless something went wrong.
 
     Raises:
-        OSError: it can't be written; `filename` says which.
+        OSError: it can't be written; `filename` says which, and never the temporary file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Processes of two machines that share the folder may have the same number.
@@ -22,7 +22,9 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
             yield file
         temporary.replace(path)
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # as of a write
+        # None as of a write; else what is said of the temporary file is true of the place, too.
+        unnamed = error.filename is None and error.errno is not None
+        if unnamed or str(error.filename) == str(temporary):
             error.filename = str(path)
         raise
     finally:

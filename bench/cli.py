@@ -321,6 +321,8 @@ def _left_over(words: list[str]) -> UserError:
     see = "see run_bench.py --help"
     if sys.argv[1] == words[0]:
         return unknown("command", words[0], [name for name in app if name[0] != "-"], see)
+    if words[0] in app:
+        return UserError(f"{words[0]!r}: give a command before all options; {see}")
     return UserError(f"{words[0]!r} is a word too many: names have commas between them; {see}")
 
 

@@ -303,6 +303,10 @@ def _check_folder(results: Path) -> None:
     try:
         for folder in (results, results / "cells", results / "running", results / "figures"):
             folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:  # a file, or a link to nowhere
+        raise UserError(
+            f"--out {results}: {error.filename} is no folder: remove it, or give another --out"
+        ) from error
     except OSError as error:
         raise UserError(f"--out {results}: {(error.strerror or 'no folder').lower()}") from error
     if not os.access(results, os.W_OK):

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "can't start new thread")
-"""What is said where memory lacks by exceptions that are no `MemoryError`, as torch's."""
+NO_MEMORY = (
+    "can't allocate memory", "bad_alloc", "out of memory", "can't start new thread",
+    "failed to map segment",
+)  # fmt: skip
+"""What is said where memory lacks by exceptions that are no `MemoryError`, as torch's, or as that
+of an import whose library has no room."""
 
 
 class TimeLimitError(Exception):

@@ -34,6 +34,15 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     assert [*tmp_path.iterdir()] == [path]
 
 
+def test_what_cannot_be_replaced_is_named_by_its_own_path(tmp_path: Path) -> None:
+    path = tmp_path / "report.md"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        write_whole(path, "α")
+    assert raised.value.filename == str(path)
+    assert [*tmp_path.iterdir()] == [path]
+
+
 def test_reports_and_tables_are_written_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

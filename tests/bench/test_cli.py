@@ -134,6 +134,7 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(here: Here, finished: 
         (["--dataset", "mnst"], "no dataset 'mnst': did you mean 'mnist'?"),
         (["--dataset", "mnist", "--data-dir", "/nowhere"], "train-images-idx3-ubyte.gz is missing"),
         (["--tasks", "ssvae", "bitvector"], "'bitvector' is a word too many: names have commas"),
+        (["--quiet", "list"], "'list': give a command before all options; see run_bench.py --help"),
         (["--tasks", ","], "--tasks: give one name at least, or all"),
         (["--estimators", "ALL"], "did you mean 'all'?"),
         (["--out", ""], "--out: give a folder of its own"),

@@ -124,6 +124,15 @@ def test_a_name_that_is_no_utf_8_is_told_before_anything_runs(
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize("name", ["", "cells", "running", "figures"])
+def test_what_stands_where_a_folder_belongs_is_named(tmp_path: Path, name: str) -> None:
+    place = tmp_path / "results" / name
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=f": {place} is no folder: remove it, or give another"):
+        execution(tmp_path / "results")
+
+
 @pytest.mark.parametrize("file", [TRIALS, JOURNAL])
 def test_no_grid_is_run_in_the_folder_of_a_search(tmp_path: Path, file: str) -> None:
     """Also not of one that has just begun."""

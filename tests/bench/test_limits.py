@@ -86,6 +86,7 @@ def test_allocations_fail_beyond_the_memory_and_only_in_the_block() -> None:
     assert [limits.explains(error) for error in errors] == [True, True]
     assert not Limits().explains(errors[0])
     assert not limits.explains(ValueError("another"))
+    assert limits.explains(ImportError("lib.so: failed to map segment from shared object"))
 
 
 def test_a_process_that_hears_no_alarm_is_ended() -> None:
