@@ -5,7 +5,7 @@ Without pandas, which takes longer to import than all of this takes.
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -190,10 +190,16 @@ def no_results(folder: Path) -> ResultsError:
     return ResultsError(f"{folder} holds no results: first run {first}")
 
 
-def into(command: str, folder: Path) -> str:
+def into(command: str, folder: Path, without: Sequence[str] = ()) -> str:
     """A command line that goes on in this folder, which may have been moved or merged since.
 
-    Without `--force` and `--retry`: it runs what is not well, and that alone.
+    Without `--force` and `--retry`: it runs what is not well, and that alone. Without `--json` and
+    `--quiet`, as it is for a person.
+
+    Args:
+        command: the one that was noted.
+        folder: where to go on.
+        without: more options to leave out, with their values.
     """
     try:
         words = shlex.split(command)
@@ -203,10 +209,10 @@ def into(command: str, folder: Path) -> str:
     rest = iter(words)
     for word in rest:
         option, equals, _ = word.partition("=")
-        if option in ("--out", "--retry"):
+        if option in ("--out", "--retry", *without):
             if not equals:  # its value is the next word
                 next(rest, None)
-        elif option != "--force":
+        elif option not in ("--force", "--json", "--quiet"):
             kept.append(word)
     return as_typed(*kept, "--out", folder)
 

@@ -43,6 +43,10 @@ COLUMNS = ["seed", "status", "reason", "numerics", "command"]
 """Of a cell's rows: what there is to tell of it."""
 
 
+LIMITS = ("--time-limit", "--max-memory")
+"""Options that end cells."""
+
+
 @dataclass(frozen=True)
 class State:
     """How it stands with a cell."""
@@ -192,5 +196,8 @@ def _how_to_go_on(status: Status) -> list[str]:
     if not status.open:
         report = as_typed("run_bench.py", "report", status.folder)
         return [f"all done; for tables and figures: {report}"]
-    commands = dict.fromkeys(into(one.command, status.folder) for one in status.open if one.command)
+    # With a limit that has ended a cell it would be ended again: its reason names the option.
+    ended = [name for name in LIMITS if any(name in (one.reason or "") for one in status.open)]
+    noted = [one.command for one in status.open if one.command]
+    commands = dict.fromkeys(into(command, status.folder, ended) for command in noted)
     return [f"to go on: {command}" for command in commands or ["the command that began it"]]

@@ -195,6 +195,23 @@ def test_each_command_that_has_something_left_is_told_once(
     ]
 
 
+@pytest.mark.parametrize(
+    ("reason", "kept"),
+    [
+        ("took more than 9 s (--time-limit)", "--grid-time-limit 1h --max-memory 2G"),
+        ("needs more memory than --max-memory allows: x", "--time-limit 9 --grid-time-limit 1h"),
+        ("because of this", "--time-limit 9 --grid-time-limit 1h --max-memory 2G"),
+    ],
+)
+def test_a_limit_that_ended_a_cell_is_left_out_of_the_command(
+    cells: Sequence[Cell], tmp_path: Path, here: Here, reason: str, kept: str
+) -> None:
+    limits = "--time-limit 9 --grid-time-limit 1h --max-memory 2G"
+    folder_of(tmp_path, cells, command=f"run_bench.py {limits}")
+    store(tmp_path, cells[0], "failed", reason=reason)
+    assert lines(here, tmp_path)[1][-1] == f"to go on: python run_bench.py {kept} --out {tmp_path}"
+
+
 def test_a_grid_of_an_earlier_version_names_the_command_of_its_cells(
     cells: Sequence[Cell], tmp_path: Path, here: Here
 ) -> None:
@@ -266,6 +283,7 @@ def test_a_folder_without_results_is_a_mistake(here: Here, tmp_path: Path) -> No
         ("run_bench.py --out", "python run_bench.py --out 'a b'"),
         ("run_bench.py --out it's", "run_bench.py --out it's"),
         ("run_bench.py --force --retry 0 --jobs 2", "python run_bench.py --jobs 2 --out 'a b'"),
+        ("run_bench.py --json --seeds 2 --quiet", "python run_bench.py --seeds 2 --out 'a b'"),
         (
             "run_bench.py --retry=0 --seeds 2 --force=true",
             "python run_bench.py --seeds 2 --out 'a b'",
