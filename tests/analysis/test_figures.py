@@ -327,7 +327,7 @@ def test_many_estimators_are_drawn_in_a_row_of_panels_for_each_family(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(figures, "_save", lambda figure, stem: drawn.append(figure) or stem)
+    monkeypatch.setattr(figures, "save_figure", lambda figure, stem: drawn.append(figure) or stem)
     table = grid(["game"], [*KNOWN, "theirs", "none"], 1)
     paths = save_figures(table, tmp_path)
     panels = dict(zip([path.name for path in paths], drawn, strict=True))["learning_curves"]
@@ -342,7 +342,7 @@ def test_a_legend_of_many_estimators_is_drawn_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(figures, "_save", lambda figure, stem: drawn.append(figure) or stem)
+    monkeypatch.setattr(figures, "save_figure", lambda figure, stem: drawn.append(figure) or stem)
     table = grid(["game"], [*(f"theirs-{place}" for place in range(20)), "sfe"], 1)
     figures.save_row(table, ["game"], score_against_calls, tmp_path)
     figures._save_curves(table, ["game"], learning_curves, tmp_path)
