@@ -50,7 +50,7 @@ def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
 
 
 def score_against_calls(table: pd.DataFrame, task: str, axes: Axes) -> None:
-    """Test score against decoder calls for each example, as means with the Pareto front.
+    """Test score against decoder calls for each example: means ± standard error, Pareto front.
 
     The estimators on the front are filled: no other scores as well for as few calls. What lost runs
     is not on it: how many failed, diverged or gave no score stands beside the point.
@@ -247,9 +247,9 @@ def _score_against(
         x, y = map(float, means.loc[name])
         on_front = name in front
         axes.errorbar(
-            x, y, yerr=_error(groups[name][column]), color=colour(name), marker=marker(name),
-            markerfacecolor=colour(name) if on_front else "white", elinewidth=0.7,
-            linestyle="none", label=name, zorder=3 if on_front else 2,
+            x, y, xerr=_error(groups[name][cost]), yerr=_error(groups[name][column]),
+            color=colour(name), marker=marker(name), elinewidth=0.7, linestyle="none", label=name,
+            markerfacecolor=colour(name) if on_front else "white", zorder=3 if on_front else 2,
         )  # fmt: skip
         _mark_lost(axes, name, bad[name], (x, y))
     best = means.loc[front].sort_values(cost)

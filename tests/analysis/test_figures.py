@@ -255,8 +255,15 @@ def test_what_lost_a_run_is_not_on_the_front(draw: figures.Draw, axes: Axes) -> 
     assert [text.get_text() for text in axes.texts] == ["1 ✕"]
     (front,) = (line for line in axes.lines if line.get_drawstyle() == "steps-post")
     assert list(front.get_ydata()) == [0.5]
-    (bar,) = axes.containers[0].lines[2]
-    assert bar.get_segments()[0][:, 1] == pytest.approx([0.4, 0.6])  # 0.1 is the standard error
+    _, up = axes.containers[0].lines[2]
+    assert up.get_segments()[0][:, 1] == pytest.approx([0.4, 0.6])  # 0.1 is the standard error
+
+
+def test_costs_have_a_standard_error_too(axes: Axes) -> None:
+    cells = [cell("game", "sfe", seed, 0.5, calls) for seed, calls in enumerate([4.0, 6.0])]
+    score_against_calls(table_of(cells), "game", axes)
+    across, _ = axes.containers[0].lines[2]
+    assert across.get_segments()[0][:, 0] == pytest.approx([4, 6])  # 1 is the standard error
 
 
 def test_rate_and_distortion_are_means(axes: Axes) -> None:
