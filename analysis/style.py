@@ -1,5 +1,6 @@
 """How figures look: a fixed colour, marker and line for each estimator, whatever the subset."""
 
+import math
 import zlib
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from analysis.load import FLOOR
 
@@ -101,16 +102,45 @@ def floor_note(floor: float, limits: tuple[float, float]) -> str:
 
 
 def logarithmic(axis: Axis) -> None:
-    """A logarithmic axis with few and plain numbers, also where it spans less than a decade."""
+    """A logarithmic axis with few and plain numbers, whatever it spans."""
     if not np.isfinite(axis.get_minpos()):
         return  # nothing to scale to
     axes = axis.axes
     (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=5))
-    axis.set_major_formatter(
-        lambda value, _: f"{value:.0e}".replace("e+0", "e") if value >= 1e4 else f"{value:g}"
-    )
+    axis.set_major_locator(_FewTicks())
+    axis.set_major_formatter(lambda value, _: plain(value))
     axis.set_minor_locator(NullLocator())
+
+
+def plain(number: float) -> str:
+    """A number as short as it is said: 0.02, 500, 3e7."""
+    digits, exponent = f"{number:.5e}".split("e")
+    return f"{number:g}" if -4 <= int(exponent) < 4 else f"{float(digits):g}e{int(exponent)}"
+
+
+class _FewTicks(LogLocator):
+    """Three to six ticks: at 1, 2 and 5, at powers of ten, or evenly within less than a decade.
+
+    matplotlib's own has no tick at all, or one, on some axes of many decades or of less than one.
+    """
+
+    MOST = 6
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        exponents = np.arange(math.floor(math.log10(vmin)), math.floor(math.log10(vmax)) + 1)
+        powers = 10.0**exponents
+        stride = 1 + (len(powers) - 1) // self.MOST
+        evenly = MaxNLocator(self.MOST - 1, steps=[1, 2, 2.5, 5, 10], min_n_ticks=3)
+        for ticks in (
+            *(np.outer(powers, factors).ravel() for factors in ((1, 2, 5), (1, 3))),
+            powers,
+            powers[exponents % stride == 0],
+            evenly.tick_values(vmin, vmax),
+        ):
+            inside = ticks[(ticks >= vmin) & (ticks <= vmax)]
+            if 3 <= len(inside) <= self.MOST:
+                break
+        return inside
 
 
 def families(estimators: Iterable[str]) -> dict[str, list[str]]:
