@@ -19,6 +19,9 @@ from analysis.times import under_equal_circumstances
 REACH = 6.0
 """Means further from their median than this many times the median distance are off the scale."""
 
+CROWD = 5
+"""Fewest estimators of which any is off the scale: of fewer, none can be said to be the odd one."""
+
 
 def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
     """Test score of every estimator, best on top: mean, 95% t interval, and every seed as a dot.
@@ -33,7 +36,8 @@ def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
     bad = bad[bad > 0]
     means = frame.mean().drop(FLOOR, errors="ignore").sort_values(ascending=more_is_better)
     names = [*sorted(set(bad.index) - set(means.index), reverse=True), *map(str, means.index)]
-    left, right = _limits(frame.drop(columns=FLOOR, errors="ignore"))
+    best = str(means.index[-1]) if len(means) else ""
+    left, right = _limits(frame.drop(columns=FLOOR, errors="ignore"), best)
     if column == "accuracy":  # a t interval of few seeds may reach beyond all shares there are
         left, right = max(left, -0.02), min(right, 1.02)
     for height, name in enumerate(names):
@@ -214,22 +218,28 @@ def _arrow(
     return right
 
 
-def _limits(frame: pd.DataFrame) -> tuple[float, float]:
-    """What to show of scores and their intervals: all, unless some are far from the others."""
+def _limits(frame: pd.DataFrame, best: str) -> tuple[float, float]:
+    """What to show of scores and their intervals: all, unless some are far from the others.
+
+    The best one's scores are shown however far they are: they are what is looked for.
+    """
     if frame.empty:
         return 0.0, 1.0
     parts = [mean_interval(frame[name].dropna().to_numpy(float)) for name in frame]
     mean, low, high = (
         pd.Series(list(map(float, part)), frame.columns) for part in zip(*parts, strict=True)
     )
-    middle = mean.median()
-    reach = REACH * max((mean - middle).abs().median(), 0.01 * abs(middle), 1e-9)
-    near = (mean - middle).abs() <= reach
-    left = np.nanmin([frame.loc[:, near].min().min(), low[near].min()])
-    right = np.nanmax([frame.loc[:, near].max().max(), high[near].max()])
-    left, right = max(left, middle - 1.5 * reach), min(right, middle + 1.5 * reach)
-    margin = 0.04 * (right - left) or 0.04 * abs(right) or 0.04
-    return float(left - margin), float(right + margin)
+    left, right = low.fillna(np.inf), high.fillna(-np.inf)
+    left, right = left.clip(upper=frame.min()), right.clip(lower=frame.max())
+    if len(mean) >= CROWD:
+        middle = mean.median()
+        reach = REACH * max((mean - middle).abs().median(), 0.01 * abs(middle), 1e-9)
+        near = ((mean - middle).abs() <= reach) | (mean.index == best)
+        ends = [middle - 1.5 * reach, middle + 1.5 * reach, *frame[best].dropna()]
+        left, right = left[near].clip(lower=min(ends)), right[near].clip(upper=max(ends))
+    low_end, high_end = float(left.min()), float(right.max())
+    margin = 0.04 * (high_end - low_end) or 0.04 * abs(high_end) or 0.04
+    return low_end - margin, high_end + margin
 
 
 def _score_against(

@@ -50,6 +50,15 @@ def table() -> pd.DataFrame:
     return grid(["game", "bitvector"], ["sfe", "sparsemax", "dense", "none"], 4)
 
 
+@pytest.fixture
+def four() -> pd.DataFrame:
+    """With one more, without the floor, the fewest of which one can be off the scale."""
+    scores = {"sfe": 0.40, "sparsemax": 0.44, "dense": 0.44, "sfe-ma": 0.48, "none": 0.5}
+    return table_of(
+        cell("bitvector", name, seed, score) for name, score in scores.items() for seed in range(3)
+    )
+
+
 def curves(axes: Axes) -> dict[str, np.ndarray]:
     return {str(line.get_label()): np.asarray(line.get_ydata()) for line in axes.lines}
 
@@ -108,18 +117,32 @@ def test_final_scores_draw_the_t_interval(table: pd.DataFrame, axes: Axes) -> No
 
 
 def test_a_score_far_from_all_others_does_not_hide_their_differences(
-    table: pd.DataFrame, axes: Axes
+    four: pd.DataFrame, axes: Axes
 ) -> None:
     awful = table_of(cell("bitvector", "nvil", seed, 1e6) for seed in range(4))
-    final_scores(pd.concat([table, awful]), "bitvector", axes)
+    final_scores(pd.concat([four, awful]), "bitvector", axes)
     assert axes.get_xlim()[1] < 2
     assert "1e+06" in [text.get_text() for text in axes.texts]
 
 
-def test_a_seed_beyond_the_edge_is_an_arrow(table: pd.DataFrame, axes: Axes) -> None:
+@pytest.mark.parametrize(("others", "score", "shown"), [
+    (5, 0.99, True), (5, 0.1, False), (3, 0.1, True), (2, 0.9, True),
+])  # fmt: skip
+def test_the_best_and_few_estimators_are_never_off_the_scale(
+    others: int, score: float, shown: bool, axes: Axes
+) -> None:
+    tied = [cell("game", name, seed, 0.8) for name in KNOWN[:others] for seed in range(3)]
+    other = [cell("game", "dense", seed, score) for seed in range(3)]
+    final_scores(table_of(tied + other), "game", axes)
+    low, high = axes.get_xlim()
+    assert bool(low < score < high) == shown
+    assert len(axes.texts) == (0 if shown else 1)
+
+
+def test_a_seed_beyond_the_edge_is_an_arrow(four: pd.DataFrame, axes: Axes) -> None:
     scores = [0.5, 0.5, 0.5, 0.85]  # their mean is near the others', the last is not
     wide = table_of(cell("bitvector", "nvil", seed, score) for seed, score in enumerate(scores))
-    final_scores(pd.concat([table, wide]), "bitvector", axes)
+    final_scores(pd.concat([four, wide]), "bitvector", axes)
     right = axes.get_xlim()[1]
     assert right < 0.85
     interval, seed = (line for line in axes.lines if line.get_marker() in ("<", ">"))
@@ -129,12 +152,12 @@ def test_a_seed_beyond_the_edge_is_an_arrow(table: pd.DataFrame, axes: Axes) -> 
 
 
 def test_an_interval_that_goes_on_beyond_the_edge_has_an_open_arrow(
-    table: pd.DataFrame, axes: Axes
+    four: pd.DataFrame, axes: Axes
 ) -> None:
     """With no seed beyond, and at the one end that is."""
     scores = [0.43, 0.55, 0.67]
     wide = table_of(cell("bitvector", "nvil", seed, score) for seed, score in enumerate(scores))
-    final_scores(pd.concat([table, wide]), "bitvector", axes)
+    final_scores(pd.concat([four, wide]), "bitvector", axes)
     (arrow,) = (line for line in axes.lines if line.get_marker() in ("<", ">"))
     assert arrow.get_xdata() == [axes.get_xlim()[1]]
     assert arrow.get_markerfacecolor() == "white"
