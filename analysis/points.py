@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -12,7 +13,17 @@ from scipy import stats
 from analysis.load import FLOOR, final_rows, last_rows
 from analysis.scores import ended_badly, normalised, score_frame, score_of
 from analysis.statistics import mean_interval
-from analysis.style import GREY, colour, entitle, floor_note, logarithmic, marker, ordered
+from analysis.style import (
+    DARK,
+    GREY,
+    colour,
+    entitle,
+    floor_note,
+    logarithmic,
+    luminance,
+    marker,
+    ordered,
+)
 from analysis.tables import COLUMNS
 from analysis.times import under_equal_circumstances
 
@@ -138,8 +149,9 @@ def _list_times(times: pd.Series, estimators: pd.Series, middle: pd.Series, axes
 def heat_map(table: pd.DataFrame, axes: Axes) -> None:
     """Mean test score of each estimator on each task; colours are normalised within a task.
 
-    0 is the worst mean of the task, the floor included, 1 the best. Hatched: no run ended well.
-    A cross marks a mean from which runs that failed or diverged are missing.
+    0 is the worst mean of the task, the floor included, 1 the best; where all are equal, there is
+    no colour. Hatched: no run ended well. A cross marks a mean from which runs that failed or
+    diverged are missing.
     """
     tasks = sorted(table.loc[table["status"] == "ok", "task"].unique())
     frames = {task: score_frame(table, task) for task in tasks}
@@ -148,7 +160,7 @@ def heat_map(table: pd.DataFrame, axes: Axes) -> None:
     ran = table.loc[table["status"] != "skipped", "estimator"].unique()
     names = [*ordered(ran), *([FLOOR] if FLOOR in ran else [])]
     shade = pd.DataFrame(
-        {task: normalised(frames[task], scores[task].more_is_better).mean() for task in tasks}
+        {task: _shades(frames[task], scores[task].more_is_better) for task in tasks}
     ).reindex(names)
     text = pd.DataFrame(
         {
@@ -159,23 +171,40 @@ def heat_map(table: pd.DataFrame, axes: Axes) -> None:
         },
         index=names,
     )
-    axes.fill_between(
-        [0, len(tasks)], 0, len(names), facecolor="#f4f4f4", edgecolor="#c8c8c8", hatch="////",
-        linewidth=0,
-    )  # fmt: skip
     sns.heatmap(
-        shade, annot=text, fmt="", cmap="cividis", vmin=0, vmax=1, linewidths=0.5,
-        annot_kws={"fontsize": 7}, mask=shade.isna(), ax=axes,
+        shade, cmap="cividis", vmin=0, vmax=1, linewidths=0.5, mask=shade.isna(), ax=axes,
+        xticklabels=False, yticklabels=False, cbar=bool(shade.notna().any(axis=None)),
         cbar_kws={"ticks": [0, 1], "format": {0: "worst", 1: "best"}.get, "shrink": 0.7},
     )  # fmt: skip
-    for row, column in zip(*np.nonzero(shade.isna().to_numpy()), strict=True):
-        axes.text(
-            column + 0.5, row + 0.5, text.iloc[row, column], ha="center", va="center", fontsize=7
-        )
+    for row, column in np.ndindex(shade.shape):
+        scored = names[row] in frames[tasks[column]]
+        said, share = str(text.iloc[row, column]), float(shade.to_numpy()[row, column])
+        _heat_cell(axes, row, column, said, scored, share)
     heads = [f"{task}\n{scores[task].label}" for task in tasks]
-    axes.set_xticks(np.arange(len(tasks)) + 0.5, heads, rotation=0)
+    axes.set_xticks(np.arange(len(tasks)) + 0.5, heads)
+    axes.set_yticks(np.arange(len(names)) + 0.5, names)
     axes.set(xlabel="", ylabel="")
     axes.tick_params(length=0)
+
+
+def _shades(frame: pd.DataFrame, more_is_better: bool) -> pd.Series:
+    """Means from the worst to the best of a task, NaN where they do not differ."""
+    means = normalised(frame, more_is_better).mean()
+    return means if means.nunique() > 1 else means * np.nan
+
+
+def _heat_cell(axes: Axes, row: int, column: int, text: str, scored: bool, shade: float) -> None:
+    """The text of a cell, in black or white as can be read; hatches where there is no score."""
+    if not scored:
+        axes.fill_between(
+            [column, column + 1], row, row + 1, facecolor="#f4f4f4", edgecolor="#c8c8c8",
+            hatch="////", linewidth=0, zorder=0,
+        )  # fmt: skip
+    dark = not np.isnan(shade) and luminance(mpl.colormaps["cividis"](shade)) < DARK
+    axes.text(
+        column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=7,
+        color="white" if dark else "black",
+    )  # fmt: skip
 
 
 def _cell_texts(means: pd.Series, bad: pd.Series, fmt: str, names: list[str]) -> list[str]:

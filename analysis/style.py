@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_rgb
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from analysis.load import FLOOR
@@ -41,6 +42,9 @@ OTHERS = "other estimators"
 
 GREY = "#8c8c8c"
 """Of the floor, of chance, and of what stands in the background."""
+
+DARK = 0.179
+"""Luminance below which white has more contrast than black, by the formula of WCAG."""
 
 _OTHER_COLOURS = ("#b8860b", "#00838f", "#6d4c41", "#c62828", "#5e35b1")
 _MARKERS: tuple[Any, ...] = (
@@ -88,6 +92,13 @@ def marker(estimator: str) -> Any:
 def linestyle(estimator: str) -> Any:
     """The estimator's line, which tells those of a family apart in greyscale."""
     return "-" if estimator == FLOOR else _LINES[_PLACES.get(estimator, _digits(estimator)[2])]
+
+
+def luminance(shade: Any) -> float:
+    """The relative luminance of a colour, from 0 for black to 1 for white."""
+    parts = np.array(to_rgb(shade))
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
 def entitle(axes: Axes, task: str, *notes: str) -> None:

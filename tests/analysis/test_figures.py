@@ -29,7 +29,7 @@ from analysis.figures import (
 )
 from analysis.load import final_rows
 from analysis.points import pareto_front
-from analysis.style import FAMILIES, families, ordered
+from analysis.style import FAMILIES, families, luminance, ordered
 from tests.analysis.synthetic import cell, grid, table_of
 
 KNOWN = [name for family in FAMILIES.values() for name in family]
@@ -334,8 +334,29 @@ def test_the_heat_map_has_every_mean_and_what_is_missing(axes: Axes, table: pd.D
     assert f"{final['nll'].mean():.3f}" in texts
     assert f"{final['accuracy'].mean():.3f} 1 ✕" in texts
     assert " 1 ✕" in texts
-    shades = axes.collections[-1].get_array().compressed()
+    shades = axes.collections[0].get_array().compressed()
+    assert sum(bool(area.get_hatch()) for area in axes.collections[1:]) == 2
     assert (shades.min(), shades.max()) == pytest.approx((0, 1))
+
+
+def test_names_of_a_small_heat_map_are_upright_and_a_mean_alone_is_not_the_worst(
+    table: pd.DataFrame, axes: Axes
+) -> None:
+    heat_map(table[table["estimator"] == "sfe"], axes)
+    (label,) = axes.get_yticklabels()
+    assert (label.get_text(), label.get_rotation()) == ("sfe", 0)
+    assert [mesh.get_array().count() for mesh in axes.collections] == [0]  # and no hatches
+    assert len(axes.figure.axes) == 1
+
+
+def test_texts_of_the_heat_map_can_be_read_on_their_colours(axes: Axes) -> None:
+    heat_map(grid(["game"], KNOWN, 2), axes)
+    axes.figure.draw_without_rendering()
+    shades = axes.collections[0].get_facecolors()
+    assert len(shades) == len(axes.texts) == len(KNOWN)
+    for shade, text in zip(shades, axes.texts, strict=True):
+        lights = sorted((luminance(shade), luminance(text.get_color())))
+        assert (lights[1] + 0.05) / (lights[0] + 0.05) > 4.5
 
 
 @pytest.mark.parametrize("draw", DRAWS, ids=lambda draw: draw.__name__)
