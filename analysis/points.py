@@ -284,12 +284,16 @@ def _score_against(
     groups = {str(name): own for name, own in rows.groupby("estimator")}
     for name in ordered(groups):
         x, y = map(float, means.loc[name])
-        on_front = name in front
+        look: dict[str, Any] = {
+            "color": colour(name), "marker": marker(name), "markersize": 4.5,
+            "markeredgewidth": 0.7, "linestyle": "none",
+        }  # fmt: skip
         axes.errorbar(
             x, y, xerr=_error(groups[name][cost]), yerr=_error(groups[name][column]),
-            color=colour(name), marker=marker(name), elinewidth=0.7, linestyle="none", label=name,
-            markerfacecolor=colour(name) if on_front else "white", zorder=3 if on_front else 2,
+            markerfacecolor="white", elinewidth=0.7, label=name, **look,
         )  # fmt: skip
+        if name in front:  # over an open marker: legends show that one, for panels may differ
+            axes.plot(x, y, zorder=3, **look)
         _mark_lost(axes, name, bad[name], (x, y))
     best = means.loc[front].sort_values(cost)
     axes.step(best[cost], best[column], where="post", color=GREY, linewidth=0.9, zorder=1)

@@ -63,6 +63,15 @@ def curves(axes: Axes) -> dict[str, np.ndarray]:
     return {str(line.get_label()): np.asarray(line.get_ydata()) for line in axes.lines}
 
 
+def filled(axes: Axes) -> set[str]:
+    """The colours of the markers that are not open."""
+    return {
+        str(line.get_markerfacecolor())
+        for line in axes.lines
+        if line.get_marker() not in ("None", "none", None) and line.get_markerfacecolor() != "white"
+    }
+
+
 def names(axes: Axes) -> list[str]:
     return [label.get_text() for label in axes.get_yticklabels()]
 
@@ -260,12 +269,15 @@ def test_the_front_takes_less_for_better_where_the_score_is_a_cost(axes: Axes) -
     cells = [("dense", 64, 2.0), ("rloo", 4, 2.1), ("sfe", 1, 3.0), ("nvil", 5, 2.5)]
     table = table_of(cell("bitvector", name, 0, bits, calls) for name, calls, bits in cells)
     score_against_calls(table, "bitvector", axes)
-    filled = {
-        str(bar.get_label())
-        for bar in axes.containers
-        if bar.lines[0].get_markerfacecolor() != "white"
-    }
-    assert filled == {"dense", "rloo", "sfe"}
+    assert filled(axes) == {colour("dense"), colour("rloo"), colour("sfe")}
+
+
+def test_legends_show_open_markers_whatever_the_last_panel_fills(axes: Axes) -> None:
+    score_against_calls(table_of([cell("game", "sfe", 0, 0.5)]), "game", axes)
+    assert filled(axes) == {colour("sfe")}
+    ((bar,), labels) = axes.get_legend_handles_labels()
+    assert labels == ["sfe"]
+    assert bar.lines[0].get_markerfacecolor() == "white"
 
 
 @pytest.mark.parametrize("draw", [score_against_calls, score_against_seconds])
@@ -273,8 +285,7 @@ def test_what_lost_a_run_is_not_on_the_front(draw: figures.Draw, axes: Axes) -> 
     cells = [cell("game", "sfe", s, score) for s, score in enumerate([0.4, 0.6])]
     cells += [cell("game", "gumbel", 0, 0.9), cell("game", "gumbel", 1, 0, status="diverged")]
     draw(table_of(cells), "game", axes)
-    filled = {bar.get_label(): bar.lines[0].get_markerfacecolor() for bar in axes.containers}
-    assert filled == {"sfe": colour("sfe"), "gumbel": "white"}
+    assert filled(axes) == {colour("sfe")}
     assert [text.get_text() for text in axes.texts] == ["1 ✕"]
     (front,) = (line for line in axes.lines if line.get_drawstyle() == "steps-post")
     assert list(front.get_ydata()) == [0.5]
