@@ -121,7 +121,7 @@ def _score_curves(
         low, high = curve[column] - curve["error"], curve[column] + curve["error"]
         _line(axes, name, curve[across], curve[column], low, high)
     axes.set_ylabel(f"validation {label}")
-    _leave_out_the_start(axes, means[column])
+    _leave_out_the_start(axes, means[column], means["error"])
     for name, cells in _shown(rows[rows["status"].isin(ENDED_BADLY)], highlight):
         _lost_runs(axes, name, cells.dropna(subset=[column]), across, column)
     chance = ok["chance"].dropna()
@@ -163,7 +163,7 @@ def _line(
     )  # fmt: skip
 
 
-def _leave_out_the_start(axes: Axes, means: pd.Series) -> None:
+def _leave_out_the_start(axes: Axes, means: pd.Series, errors: pd.Series) -> None:
     """Scale to what follows the first tenth of the points, and to no floor that is far away."""
     late = means[
         means.groupby("estimator").cumcount() >= means.groupby("estimator").transform("size") / 10
@@ -173,6 +173,6 @@ def _leave_out_the_start(axes: Axes, means: pd.Series) -> None:
     late = others if len(others) else late
     if late.empty:
         return
-    low, high = late.min(), late.max()
+    low, high = (late - errors[late.index]).min(), (late + errors[late.index]).max()
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
     axes.set_ylim(low - margin, high + margin)

@@ -180,6 +180,15 @@ def test_learning_curves_show_the_mean_over_seeds(axes: Axes) -> None:
     assert band[:, 1].max() == pytest.approx(0.5 + 0.1)  # one standard error of 0.4 and 0.6
 
 
+def test_bands_of_curves_are_within_the_scale(axes: Axes) -> None:
+    table = table_of(cell("game", "sfe", seed, score) for seed, score in enumerate([0.2, 0.9]))
+    learning_curves(table, "game", axes)
+    band = axes.collections[0].get_paths()[0].vertices
+    late = band[band[:, 0] > 0, 1]  # without the start
+    low, high = axes.get_ylim()
+    assert low < late.min() < late.max() < high
+
+
 def test_a_floor_that_ends_off_the_scale_is_told(table: pd.DataFrame) -> None:
     for draw in (learning_curves, learning_against_calls, learning_against_seconds):
         for before, last, title in ((0.44, -7.5, "game\nnone: -7.5"), (-7.5, 0.44, "game")):
