@@ -27,9 +27,10 @@ def learning_curves(
 ) -> None:
     """Score on validation against epochs: mean over seeds, with a band of ± standard error.
 
-    A curve ends where the first of its runs does. Runs that failed or diverged are thin lines that
-    end in a cross, at the edge if they are beyond it. Where the floor ends off the scale, the title
-    has its last value.
+    A curve ends where the first of its runs does. Where a single evaluation is on the scale, it is
+    a point with its error, and no line. Runs that failed or diverged are thin lines that end in a
+    cross, at the edge if they are beyond it. Where the floor ends off the scale, the title has its
+    last value.
     """
     floor = _score_curves(_validation(table, task), "epoch", axes, highlight)
     axes.set_xlabel("epoch")
@@ -111,17 +112,17 @@ def _score_curves(
     grouped = ok.groupby(["estimator", "step"])
     means = grouped[[across, column]].mean().assign(error=grouped[column].sem())
     means["error"] = means["error"].fillna(0.0)
+    limits = _without_the_start(means[column], means["error"])
+    drawn = _to_draw(means, means[column].between(*limits))
     if highlight is not None:
-        names = means.index.unique("estimator")
-        behind = [name for name in names if name not in {*highlight, FLOOR}]
-        lines = [means.loc[name][[across, column]].to_numpy() for name in behind]
-        axes.add_collection(LineCollection(lines, color=BACKGROUND, linewidth=0.7, zorder=1))
-    for name, _ in _shown(ok, highlight):
-        curve = means.loc[[name]]
-        low, high = curve[column] - curve["error"], curve[column] + curve["error"]
-        _line(axes, name, curve[across], curve[column], low, high)
+        _background(axes, drawn.drop([*highlight, FLOOR], level="estimator", errors="ignore"))
+    for name, curve in _shown(drawn, highlight):
+        _score_curve(axes, name, curve[across], curve[column], curve["error"])
     axes.set_ylabel(f"validation {label}")
-    _leave_out_the_start(axes, means[column], means["error"])
+    if np.isfinite(limits).all():
+        axes.set_ylim(limits)
+    if drawn[across].nunique() == 1:
+        axes.set_xticks(drawn[across].iloc[:1])
     for name, cells in _shown(rows[rows["status"].isin(ENDED_BADLY)], highlight):
         _lost_runs(axes, name, cells.dropna(subset=[column]), across, column)
     chance = ok["chance"].dropna()
@@ -130,6 +131,33 @@ def _score_curves(
     if FLOOR not in means.index.unique("estimator"):
         return ""
     return floor_note(float(means.loc[[FLOOR]][column].iloc[-1]), axes.get_ylim())
+
+
+def _to_draw(means: pd.DataFrame, on_scale: pd.Series) -> pd.DataFrame:
+    """Curves with two points or more on the scale, and of others the point that is.
+
+    A line to a single point, from others off the scale, would show a course that none measured.
+    """
+    return means[on_scale | (on_scale.groupby("estimator").transform("sum") > 1)]
+
+
+def _background(axes: Axes, means: pd.DataFrame) -> None:
+    """Curves in light grey, or points where there is but one."""
+    curves = [curve.iloc[:, :2].to_numpy() for _, curve in means.groupby("estimator")]
+    axes.add_collection(LineCollection(curves, color=BACKGROUND, linewidth=0.7, zorder=1))
+    for curve in curves:
+        if len(curve) == 1:
+            axes.plot(*curve.T, ".", color=BACKGROUND, markersize=4, zorder=1)
+
+
+def _score_curve(axes: Axes, name: str, x: pd.Series, y: pd.Series, error: pd.Series) -> None:
+    if len(x) > 1:
+        _line(axes, name, x, y, y - error, y + error)
+        return
+    axes.errorbar(
+        x, y, yerr=error, color=colour(name), marker=marker(name), markersize=4, elinewidth=0.7,
+        linestyle="none", label=name, zorder=3,
+    )  # fmt: skip
 
 
 def _lost_runs(axes: Axes, name: str, cells: pd.DataFrame, across: str, column: str) -> None:
@@ -163,16 +191,14 @@ def _line(
     )  # fmt: skip
 
 
-def _leave_out_the_start(axes: Axes, means: pd.Series, errors: pd.Series) -> None:
-    """Scale to what follows the first tenth of the points, and to no floor that is far away."""
-    late = means[
-        means.groupby("estimator").cumcount() >= means.groupby("estimator").transform("size") / 10
-    ]
-    late = late[np.isfinite(late)]
-    others = late.drop(FLOOR, level="estimator", errors="ignore")
-    late = others if len(others) else late
-    if late.empty:
-        return
-    low, high = (late - errors[late.index]).min(), (late + errors[late.index]).max()
+def _without_the_start(means: pd.Series, errors: pd.Series) -> tuple[float, float]:
+    """Limits of what follows the first tenth of training, and of no floor that is far away."""
+    steps = means.index.to_frame()["step"]
+    late = steps > steps.groupby("estimator").transform("max") / 10
+    others = late & (means.index.get_level_values("estimator") != FLOOR)
+    kept = others if others.any() else late
+    if not kept.any():
+        return -np.inf, np.inf
+    low, high = (means - errors)[kept].min(), (means + errors)[kept].max()
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
-    axes.set_ylim(low - margin, high + margin)
+    return float(low - margin), float(high + margin)

@@ -60,7 +60,9 @@ def four() -> pd.DataFrame:
 
 
 def curves(axes: Axes) -> dict[str, np.ndarray]:
-    return {str(line.get_label()): np.asarray(line.get_ydata()) for line in axes.lines}
+    lines = [(line.get_label(), line) for line in axes.lines]
+    lines += [(bar.get_label(), bar.lines[0]) for bar in axes.containers]  # of a single point
+    return {str(label): np.asarray(line.get_ydata()) for label, line in lines}
 
 
 def filled(axes: Axes) -> set[str]:
@@ -187,6 +189,21 @@ def test_bands_of_curves_are_within_the_scale(axes: Axes) -> None:
     late = band[band[:, 0] > 0, 1]  # without the start
     low, high = axes.get_ylim()
     assert low < late.min() < late.max() < high
+
+
+def test_a_single_evaluation_on_the_scale_is_a_point_with_its_error(axes: Axes) -> None:
+    """And no line to it from the start, which is off the scale; so it is behind others."""
+    cells = [cell("bitvector", n, s, 0.5 + 0.1 * s)[::2] for n in ("sfe", "dense") for s in (0, 1)]
+    table = table_of(cells)
+    learning_curves(table, "bitvector", axes, highlight=["sfe"])
+    (bar,) = axes.containers
+    assert bar.get_label() == "sfe"
+    assert [list(line.get_xdata()) for line in axes.lines] == [[2], [2]]
+    assert {line.get_linestyle() for line in axes.lines} == {"None"}
+    (up,) = bar.lines[2]
+    own = table[(table["estimator"] == "sfe") & (table["step"] == 20)]["elbo"]
+    assert np.sort(up.get_segments()[0][:, 1]) == pytest.approx(sorted(own.unique()))
+    assert list(axes.get_xticks()) == [2]
 
 
 def test_a_floor_that_ends_off_the_scale_is_told(table: pd.DataFrame) -> None:
