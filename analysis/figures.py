@@ -4,7 +4,7 @@ A figure is a function that takes (table, task, axes), the heat map one that tak
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,15 @@ from analysis.points import (
     step_times,
     timed_steps,
 )
-from analysis.style import STYLE, colour, families, linestyle, marker
+from analysis.style import (
+    STYLE,
+    colour,
+    families,
+    linestyle,
+    marker,
+    shortened,
+    text_width,
+)
 
 __all__ = [
     "STYLE", "colour", "final_scores", "heat_map", "learning_against_calls",
@@ -46,6 +54,9 @@ WIDTH = 3.3
 LINE = 0.15
 """Of a legend's line, in inches."""
 
+HANDLE = 0.47
+"""Of a legend's handle and the space around its text, in inches."""
+
 CROWD = 6
 """Most estimators whose curves share a panel; more are drawn in a row of panels for each family."""
 
@@ -60,27 +71,43 @@ _NAMES = [draw.__name__ for draw in (final_scores, step_times, *_CURVES, *_COSTS
 
 def save_row(table: pd.DataFrame, tasks: Sequence[str], draw: Draw, folder: Path) -> Path:
     """Draw a row of axes, one for each task, into a PDF and a PNG, whose path is returned."""
-    names = table.loc[table["task"].isin(tasks), "estimator"].nunique()
-    height = max(1.6, 0.6 + 0.155 * names) if draw in _LOW else 2.5
+    names = table.loc[table["task"].isin(tasks), "estimator"].unique()
+    low = draw in _LOW
+    size = (
+        len(tasks) * (max(WIDTH, 2.3 + text_width(names)) if low else WIDTH),
+        max(1.6, 0.6 + 0.155 * len(names)) if low else 2.5,
+    )
     with mpl.rc_context(STYLE):
-        beside = len(tasks) == 1 and draw not in _LOW
-        width = WIDTH * len(tasks) + 1.4 * beside
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(1, len(tasks), squeeze=False)
         for axes, task in zip(grid[0], tasks, strict=True):
             draw(table, task, axes)
-        handles = _legend_of(grid[0])
-        if handles and draw not in _LOW:
-            columns = 1 if beside else min(len(handles), round(width / 1.45))
-            lines = math.ceil(len(handles) / columns)
-            figure.set_figheight(max(height, LINE * lines + (0.2 if beside else 1.8)))
-            figure.legend(
-                [*handles.values()],
-                [*handles],
-                loc="outside right center" if beside else "outside lower center",
-                ncols=columns,
-            )
+        if not low:
+            _add_legend(figure, _legend_of(grid[0]), beside=len(tasks) == 1)
         return save_figure(figure, folder / draw.__name__)
+
+
+def _add_legend(figure: Figure, handles: dict[str, Any], beside: bool) -> None:
+    """A legend beside the panel, or below a row of them, and the room that it needs."""
+    width, height = figure.get_size_inches()
+    if beside:
+        figure.set_figwidth(width + _margin(handles))
+    if not handles:
+        return
+    columns = 1 if beside else min(len(handles), int(width / (HANDLE + text_width(handles))))
+    lines = math.ceil(len(handles) / columns)
+    figure.set_figheight(max(height, LINE * lines + (0.2 if beside else 1.8)))
+    figure.legend(
+        [*handles.values()],
+        [*map(shortened, handles)],
+        loc="outside right center" if beside else "outside lower center",
+        ncols=columns,
+    )
+
+
+def _margin(names: Iterable[str]) -> float:
+    """Room for a legend at the right, in inches: at least for the families' titles."""
+    return max(1.4, HANDLE + text_width(names))
 
 
 def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
@@ -119,7 +146,7 @@ def _save_curves(
         return save_row(table, tasks, draw, folder)
     with mpl.rc_context(STYLE):
         heights = [max(1.5, LINE * (len(family) + 3)) for family in rows.values()]  # with a title
-        figure, grid, legends = _panels(heights, len(tasks))
+        figure, grid, legends = _panels(heights, len(tasks), _margin(ran))
         for row, (title, family) in enumerate(rows.items()):
             for axes, task in zip(grid[row], tasks, strict=True):
                 draw(table, task, axes, highlight=family)
@@ -129,19 +156,21 @@ def _save_curves(
                     axes.set_xlabel("")
             handles = _legend_of(grid[row])
             legends[row].legend(
-                [*handles.values()], [*handles], loc="center left", title=title,
+                [*handles.values()], [*map(shortened, handles)], loc="center left", title=title,
                 title_fontsize=7, alignment="left", borderaxespad=0,
             )  # fmt: skip
         return save_figure(figure, folder / draw.__name__)
 
 
-def _panels(heights: Sequence[float], columns: int) -> tuple[Figure, list[list[Axes]], list[Axes]]:
+def _panels(
+    heights: Sequence[float], columns: int, right: float
+) -> tuple[Figure, list[list[Axes]], list[Axes]]:
     """Panels that share the x axis of their column, and room for a legend at the right of each row.
 
     Margins, and the heights of rows, are set by hand, in inches: to find them would take as long as
     to draw.
     """
-    left, right, top, bottom, gap = 0.7, 1.4, 0.4, 0.4, 0.12
+    left, top, bottom, gap = 0.7, 0.4, 0.4, 0.12
     rows = len(heights)
     size = (WIDTH * columns + right, sum(heights) + (rows - 1) * gap + top + bottom)
     figure = Figure(figsize=size)
@@ -156,19 +185,18 @@ def _panels(heights: Sequence[float], columns: int) -> tuple[Figure, list[list[A
     for row in grid:
         place = row[-1].get_position()
         legends.append(
-            figure.add_axes((place.x1 + 0.1 / size[0], place.y0, 1.3 / size[0], place.height))
+            figure.add_axes((place.x1 + 0.1 / size[0], place.y0, 1 / size[0], place.height))
         )
         legends[-1].axis("off")
     return figure, grid.tolist(), legends
 
 
 def _save_heat_map(table: pd.DataFrame, folder: Path) -> Path:
-    names = table.loc[table["status"] != "skipped", "estimator"].nunique()
+    names = table.loc[table["status"] != "skipped", "estimator"].unique()
     tasks = table.loc[table["status"] == "ok", "task"].nunique()
+    width = max(WIDTH, 1.0 + text_width(names) + 0.9 * tasks)
     with mpl.rc_context(STYLE):
-        figure = Figure(
-            figsize=(max(WIDTH, 2.0 + 0.9 * tasks), 0.6 + 0.17 * names), layout="constrained"
-        )
+        figure = Figure(figsize=(width, 0.6 + 0.17 * len(names)), layout="constrained")
         heat_map(table, figure.subplots())
         return save_figure(figure, folder / heat_map.__name__)
 

@@ -23,6 +23,7 @@ from analysis.style import (
     luminance,
     marker,
     ordered,
+    shortened,
 )
 from analysis.tables import COLUMNS
 from analysis.times import under_equal_circumstances
@@ -54,7 +55,8 @@ def final_scores(table: pd.DataFrame, task: str, axes: Axes) -> None:
     for height, name in enumerate(names):
         if name in means:
             _final_score(axes, frame[name].dropna(), height, name, (left, right))
-    labels = [f"{name} ({bad[name]} ✕)" if name in bad else name for name in names]
+    lost = [f" ({bad[name]} ✕)" if name in bad else "" for name in names]
+    labels = [shortened(name) + said for name, said in zip(names, lost, strict=True)]
     axes.set_yticks(range(len(names)), labels)
     axes.set(xlabel=f"test {label}", ylim=(-0.7, len(names) - 0.3), xlim=(left, right))
     floor = frame[FLOOR].mean() if FLOOR in frame else np.nan
@@ -140,7 +142,7 @@ def _list_times(times: pd.Series, estimators: pd.Series, middle: pd.Series, axes
         own = times[estimators == name]
         axes.plot(own, [height] * len(own), ".", color=colour(name), markersize=3, alpha=0.5)
         axes.plot(middle[name], height, color=colour(name), marker=marker(name))
-    axes.set_yticks(range(len(middle)), list(map(str, middle.index)))
+    axes.set_yticks(range(len(middle)), [shortened(str(name)) for name in middle.index])
     axes.set(xlabel="milliseconds a step", ylim=(-0.7, len(middle) - 0.3))
     if len(middle) and middle.max() > 5 * middle.min():
         logarithmic(axes.xaxis)
@@ -182,7 +184,7 @@ def heat_map(table: pd.DataFrame, axes: Axes) -> None:
         _heat_cell(axes, row, column, said, scored, share)
     heads = [f"{task}\n{scores[task].label}" for task in tasks]
     axes.set_xticks(np.arange(len(tasks)) + 0.5, heads)
-    axes.set_yticks(np.arange(len(names)) + 0.5, names)
+    axes.set_yticks(np.arange(len(names)) + 0.5, list(map(shortened, names)))
     axes.set(xlabel="", ylabel="")
     axes.tick_params(length=0)
 

@@ -46,6 +46,9 @@ GREY = "#8c8c8c"
 DARK = 0.179
 """Luminance below which white has more contrast than black, by the formula of WCAG."""
 
+LONGEST = 32
+"""Most characters of a name in a figure."""
+
 _OTHER_COLOURS = ("#b8860b", "#00838f", "#6d4c41", "#c62828", "#5e35b1")
 _MARKERS: tuple[Any, ...] = (
     "o", "s", "D", "^", "v", "<", ">", "P", "X", "p",
@@ -99,6 +102,19 @@ def luminance(shade: Any) -> float:
     parts = np.array(to_rgb(shade))
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def shortened(name: str) -> str:
+    """A name as figures have room for: of a long one its beginning and end."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}"
+
+
+def text_width(names: Iterable[str], points: float = 7) -> float:
+    """About how wide the longest of some names is, shortened, in inches.
+
+    A character is taken for 0.6 of the font's size; to measure it would take a drawing.
+    """
+    return 0.6 * points / 72 * max((len(shortened(name)) for name in names), default=0)
 
 
 def entitle(axes: Axes, task: str, *notes: str) -> None:

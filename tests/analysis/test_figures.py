@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import AxLine
+from matplotlib.text import Text
 
 from analysis import figures
 from analysis.figures import (
@@ -446,3 +447,21 @@ def test_a_legend_of_many_estimators_is_drawn_whole(
     figures.save_row(tasks, ["again", "game"], score_against_calls, tmp_path)
     drawn[-1].draw_without_rendering()
     assert drawn[-1].axes[0].get_window_extent().height > drawn[-1].dpi
+
+
+@pytest.mark.parametrize("length", [24, 32, 60])
+def test_long_names_have_room(length: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, stem: drawn.append(figure) or stem)
+    theirs = [f"theirs-{'long-wide-name-' * 5}"[: length - 1] + str(place) for place in range(4)]
+    save_figures(grid(["bitvector"], ["sfe", "dense", "rloo", *theirs], 2), tmp_path)
+    save_figures(grid(["bitvector", "game"], ["sfe", *theirs], 2), tmp_path)
+    for figure in drawn:
+        figure.draw_without_rendering()
+        legends = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
+        labels = [label for axes in figure.axes for label in axes.get_yticklabels()]
+        for part in [*legends, *labels, *(text for one in legends for text in one.get_texts())]:
+            box = part.get_window_extent()
+            assert 0 <= box.x0 <= box.x1 <= figure.bbox.width
+            assert not isinstance(part, Text) or len(part.get_text()) <= 32
+        assert figure.axes[0].get_window_extent().width > 1.4 * figure.dpi
