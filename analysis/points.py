@@ -24,6 +24,7 @@ from analysis.style import (
     marker,
     ordered,
     shortened,
+    to_scale,
 )
 from analysis.tables import COLUMNS
 from analysis.times import under_equal_circumstances
@@ -219,16 +220,16 @@ def _cell_texts(means: pd.Series, bad: pd.Series, fmt: str, names: list[str]) ->
 def _final_score(
     axes: Axes, seeds: pd.Series, height: int, name: str, limits: tuple[float, float]
 ) -> None:
-    mean, low, high = mean_interval(seeds.to_numpy(float))
+    mean, low, high = map(float, mean_interval(seeds.to_numpy(float)))
     if not limits[0] <= mean <= limits[1]:
-        right = _arrow(axes, float(mean), height, name, limits)
+        right = _arrow(axes, mean, height, name, limits)
         axes.annotate(
-            f"{mean:.3g}", (limits[int(right)], height), xytext=(-5 if right else 5, 0),
+            to_scale(mean, limits), (limits[int(right)], height), xytext=(-5 if right else 5, 0),
             textcoords="offset points", ha="right" if right else "left", va="center", fontsize=7,
         )  # fmt: skip
         return
     axes.plot([low, high], [height, height], color=colour(name), linewidth=0.9)
-    for end in (float(low), float(high)):
+    for end in (low, high):
         if not np.isnan(end) and not limits[0] <= end <= limits[1]:
             _arrow(axes, end, height, name, limits, markersize=4.5, markerfacecolor="white")
     axes.plot(seeds, [height] * len(seeds), ".", color=colour(name), markersize=4, alpha=0.5)

@@ -125,7 +125,13 @@ def entitle(axes: Axes, task: str, *notes: str) -> None:
 
 def floor_note(floor: float, limits: tuple[float, float]) -> str:
     """The floor's value, to stand above a panel where it lies off the scale; else empty."""
-    return "" if np.isnan(floor) or limits[0] <= floor <= limits[1] else f"{FLOOR}: {floor:.3g}"
+    near = np.isnan(floor) or limits[0] <= floor <= limits[1]
+    return "" if near else f"{FLOOR}: {to_scale(floor, limits)}"
+
+
+def to_scale(number: float, limits: tuple[float, float]) -> str:
+    """A number to at least a hundredth of what a scale spans, which its differences are read on."""
+    return f"{round(number, 2 - math.floor(math.log10(limits[1] - limits[0]))):.10g}"
 
 
 def logarithmic(axis: Axis) -> None:

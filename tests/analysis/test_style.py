@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.style import logarithmic, plain
+from analysis.style import floor_note, logarithmic, plain
 
 
 def ticks_of(low: float, high: float) -> list[str]:
@@ -37,3 +37,10 @@ def test_ticks_stand_at_plain_numbers() -> None:
 def test_numbers_are_short() -> None:
     numbers = [1e-7, 0.02, 9999, 1e4, 125000, 1e23]
     assert list(map(plain, numbers)) == ["1e-7", "0.02", "9999", "1e4", "1.25e5", "1e23"]
+
+
+def test_the_floor_has_the_digits_of_the_differences_on_the_scale() -> None:
+    assert floor_note(-1070.617, (-805.0, -802.0)) == "none: -1070.62"
+    assert floor_note(-1070.617, (-920.0, -800.0)) == "none: -1071"
+    assert floor_note(0.12412, (0.4, 0.9)) == "none: 0.124"
+    assert floor_note(-802.5, (-805.0, -802.0)) == ""
