@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from analysis.load import FLOOR, final_rows, last_rows
@@ -88,7 +89,8 @@ def score_against_seconds(table: pd.DataFrame, task: str, axes: Axes) -> None:
 def rate_against_distortion(table: pd.DataFrame, task: str, axes: Axes) -> None:
     """Rate and distortion on test, as means ± standard error; grey lines have equal ELBO.
 
-    How many runs failed, diverged or gave no score stands beside the point.
+    Its values stand at their lower ends. How many runs failed, diverged or gave no score stands
+    beside the point.
     """
     bad = ended_badly(table, task)
     rows = final_rows(table[table["task"] == task]).dropna(subset=["rate", "distortion"])
@@ -102,17 +104,37 @@ def rate_against_distortion(table: pd.DataFrame, task: str, axes: Axes) -> None:
         )  # fmt: skip
         _mark_lost(axes, name, bad[name], at)
     axes.autoscale_view()
-    limits = axes.get_xlim(), axes.get_ylim()
-    corners = np.linspace(sum(low for low, _ in limits), sum(high for _, high in limits), 8)
-    for total in corners[1:-1]:
-        axes.axline((0, total), slope=-1, color="#e3e3e3", linewidth=0.7, zorder=0)
-    axes.set(xlim=limits[0], ylim=limits[1])
     axes.set(xlabel="rate (nats)", ylabel="distortion (nats)")
+    _equal_elbos(axes)
     note = ""
     if FLOOR in groups:
-        floor = groups[FLOOR]
-        note = f"{FLOOR}: {floor['rate'].mean():.2f}, {floor['distortion'].mean():.1f}"
+        floor = groups[FLOOR][["rate", "distortion"]].mean()
+        note = f"{FLOOR}: rate {floor['rate']:.2f}, distortion {floor['distortion']:.1f} nats"
     entitle(axes, task, note)
+
+
+def _equal_elbos(axes: Axes) -> None:
+    """Grey lines of equal ELBO, with its values where they end: at the right or at the bottom."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    totals = MaxNLocator(6).tick_values(left + bottom, right + top)
+
+    def turned(value: Any) -> Any:
+        """The ELBO at the right for a distortion, and the other way round."""
+        return -value - right
+
+    edge = axes.secondary_yaxis("right", functions=(turned, turned))
+    edge.set_yticks([-total for total in totals if bottom <= total - right <= top])
+    edge.set_ylabel("ELBO (nats)", color=GREY)
+    edge.tick_params(length=0, labelsize=6, labelcolor=GREY)
+    edge.spines[:].set_visible(False)
+    for total in totals:
+        axes.axline((0, total), slope=-1, color="#e3e3e3", linewidth=0.7, zorder=0)
+        if left <= total - bottom < right:
+            axes.annotate(
+                f"{-total:g}".replace("-", "−"), (total - bottom, bottom), xytext=(2, 2),
+                textcoords="offset points", fontsize=6, color=GREY, zorder=0,
+            )  # fmt: skip
+    axes.set(xlim=(left, right), ylim=(bottom, top))
 
 
 def step_times(table: pd.DataFrame, task: str, axes: Axes) -> None:

@@ -331,7 +331,7 @@ def test_rate_and_distortion_are_means(axes: Axes) -> None:
     cells = [cell("bitvector", "sfe", seed, rate) for seed, rate in enumerate([1.0, 3.0])]
     table = table_of([*cells, cell("bitvector", "sfe", 2, 9.0, status="diverged")])
     rate_against_distortion(table, "bitvector", axes)
-    assert [text.get_text() for text in axes.texts] == ["1 ✕"]
+    assert axes.texts[0].get_text() == "1 ✕"
     (bar,) = axes.containers
     assert (bar.lines[0].get_xdata()[0], bar.lines[0].get_ydata()[0]) == (2.0, 12.0)
     across, up = (part.get_segments()[0] for part in bar.lines[2])
@@ -339,11 +339,28 @@ def test_rate_and_distortion_are_means(axes: Axes) -> None:
     assert up == pytest.approx(np.array([[2, 11], [2, 13]]))
 
 
-def test_the_grey_lines_have_equal_elbo(table: pd.DataFrame, axes: Axes) -> None:
+def test_the_grey_lines_have_equal_elbo_and_its_value(table: pd.DataFrame, axes: Axes) -> None:
     rate_against_distortion(table, "bitvector", axes)
     lines = [line for line in axes.lines if isinstance(line, AxLine)]
-    assert len(lines) == 6
     assert {line.get_slope() for line in lines} == {-1}
+    axes.figure.draw_without_rendering()
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    totals = [line.get_xy1()[1] for line in lines]
+    inside = [total for total in totals if left + bottom < total < right + top]
+    at_bottom = [-float(text.get_text().replace("−", "-")) for text in axes.texts]
+    (edge,) = axes.child_axes
+    assert sorted([*at_bottom, *-edge.get_yticks()]) == pytest.approx(inside)
+    for text, total in zip(axes.texts, at_bottom, strict=True):
+        assert text.xy == pytest.approx((total - bottom, bottom))
+    for tick in edge.get_yticks():
+        height = edge.transData.transform((0, tick))[1]
+        assert height == pytest.approx(axes.transData.transform((0, -tick - right))[1])
+
+
+def test_the_rate_of_the_floor_has_its_name_and_unit(table: pd.DataFrame, axes: Axes) -> None:
+    table.loc[table["estimator"] == "none", ["rate", "distortion"]] = 0.01, 131.94
+    rate_against_distortion(table, "bitvector", axes)
+    assert axes.get_title() == "bitvector\nnone: rate 0.01, distortion 131.9 nats"
 
 
 def test_step_times_are_of_cells_under_equal_circumstances(axes: Axes) -> None:
