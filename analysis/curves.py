@@ -13,7 +13,16 @@ from matplotlib.collections import LineCollection
 
 from analysis.load import FLOOR, while_all_go_on
 from analysis.scores import ENDED_BADLY, score_of
-from analysis.style import GREY, colour, entitle, floor_note, linestyle, logarithmic, marker
+from analysis.style import (
+    GREY,
+    colour,
+    entitle,
+    floor_note,
+    linestyle,
+    logarithmic,
+    marker,
+    plain,
+)
 from analysis.times import under_equal_circumstances
 
 BACKGROUND = "#d9d9d9"
@@ -47,7 +56,7 @@ def learning_against_seconds(
     rows = _validation(table, task)
     rows, note = under_equal_circumstances(rows[rows["train_seconds"] > 0])
     floor = _score_curves(rows, "train_seconds", axes, highlight)
-    ends = rows.groupby("estimator")["train_seconds"].max()
+    ends = rows[rows["estimator"] != FLOOR].groupby("estimator")["train_seconds"].max()
     if len(ends) and ends.max() > WIDE * ends.median():
         logarithmic(axes.xaxis)
     axes.set_xlabel("seconds of training")
@@ -79,13 +88,7 @@ def support_during_training(
     fixed = full.loc[full["min"] > 0.9 * full["max"], "max"].round()
     shared = fixed[fixed == fixed.max()]
     if len(shared):
-        size = shared.iloc[0]
-        axes.axhline(size, color=GREY, linewidth=1)
-        note = f"all others: {size:g}" if len(shared) < len(full) else f"all: {size:g}"
-        axes.annotate(
-            note, (1, size), xycoords=axes.get_yaxis_transform(), xytext=(0, -2), ha="right",
-            va="top", textcoords="offset points", fontsize=7, color="0.35",
-        )  # fmt: skip
+        _shared_support(axes, shared.iloc[0], rows["epoch"], len(shared) == len(full))
     for name, cells in _shown(rows[~rows["estimator"].isin(shared.index)], highlight):
         curve = cells.groupby("step")[["epoch", "support_mean"]].mean()
         low, high = (cells.groupby("step")["support_mean"].quantile(q) for q in (0.1, 0.9))
@@ -93,6 +96,18 @@ def support_during_training(
     if not rows.empty and rows["support_mean"].max() > 8 * max(rows["support_mean"].min(), 1e-9):
         logarithmic(axes.yaxis)
     axes.set(xlabel="epoch", ylabel="support (assignments)", title=task)
+
+
+def _shared_support(axes: Axes, size: float, epochs: pd.Series, by_all: bool) -> None:
+    """A grey line as long as training was, with the size that it stands for."""
+    axes.plot([epochs.min(), epochs.max()], [size, size], color=GREY, linewidth=1)
+    bits = np.log2(size)
+    said = f"$2^{{{bits:.0f}}}$" if size >= 1e4 and bits % 1 == 0 else plain(size)
+    axes.annotate(
+        f"all: {said}" if by_all else f"all others: {said}", (1, size),
+        xycoords=axes.get_yaxis_transform(), xytext=(0, -2), ha="right", va="top",
+        textcoords="offset points", fontsize=7, color="0.35",
+    )  # fmt: skip
 
 
 def _validation(table: pd.DataFrame, task: str) -> pd.DataFrame:

@@ -228,6 +228,16 @@ def test_curves_are_drawn_across_epochs_calls_and_seconds(axes: Axes, table: pd.
         assert list(line.get_xdata()) == pytest.approx(x)
 
 
+def test_a_floor_off_the_scale_takes_no_room(table: pd.DataFrame, axes: Axes) -> None:
+    floor = table["estimator"] == "none"
+    table["accuracy"] = table["accuracy"].mask(floor, -7.5)
+    table["train_seconds"] = table["train_seconds"].mask(floor, 100 * table["train_seconds"])
+    learning_against_seconds(table, "game", axes)
+    assert axes.get_xlim()[1] < 10
+    assert axes.get_xscale() == "linear"
+    assert axes.get_title() == "game\nnone: -7.5"
+
+
 def test_a_mean_curve_ends_where_the_first_of_its_runs_does(axes: Axes) -> None:
     """The other goes on, lower: their mean did not fall."""
     stopped, goes_on = cell("game", "sfe", 0, 1.0), cell("game", "sfe", 1, 0.2)
@@ -275,6 +285,19 @@ def test_support_that_never_changes_is_one_line(table: pd.DataFrame, axes: Axes)
     same = table[table["estimator"] != "sparsemax"]
     support_during_training(same, "game", alone := Figure().subplots())
     assert [text.get_text() for text in alone.texts] == ["all: 8"]
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(2.0**32, "all: $2^{32}$"), (3e9, "all: 3e9"), (10.0, "all: 10")]
+)
+def test_equal_supports_are_said_in_short_along_all_epochs(
+    size: float, said: str, axes: Axes
+) -> None:
+    table = table_of([cell("game", "sfe", 0, 0.5)]).assign(support_mean=size)
+    table["epoch"] *= 10
+    support_during_training(table, "game", axes)
+    assert [text.get_text() for text in axes.texts] == [said]
+    assert 20 < axes.get_xlim()[1] < 25
 
 
 def test_the_band_of_the_support_holds_four_fifths_of_the_runs(axes: Axes) -> None:
