@@ -27,8 +27,9 @@ COMMON: dict[str, Any] = {
 }  # fmt: skip
 
 NUMBERS = (
-    "accuracy", "chance", "elbo", "nll", "rate", "distortion", "loss", "support_mean", "unsolved",
-    "decoder_calls", "decoder_calls_total", "train_seconds", "epoch", "step",
+    "accuracy", "chance", "elbo", "nll", "nll_effective_samples", "rate", "distortion", "loss",
+    "support_mean", "unsolved", "decoder_calls", "decoder_calls_total", "train_seconds", "epoch",
+    "step",
 )  # fmt: skip
 
 
@@ -118,6 +119,10 @@ def write_cells(table: pd.DataFrame, folder: Path, kind: Kind = TRAINING) -> lis
 
 
 def ask(folder: Path, *keys: str) -> None:
-    """Note that a folder was asked for these cells."""
-    asked = [Asked(key, f"game/sfe/{place}", "game", "basis") for place, key in enumerate(keys)]
+    """Note that a folder was asked for these cells of the game, by keys such as `cell` gives."""
+    names = [key.removeprefix("game").rstrip("0123456789") for key in keys]
+    asked = [
+        Asked(key, f"game/{name}/{place}", "game", "basis")
+        for place, (key, name) in enumerate(zip(keys, names, strict=True))
+    ]
     (folder / "grid.json").write_text(json.dumps([asdict(one) for one in asked]))

@@ -50,7 +50,10 @@ def rows_of(
     return [*curve, last, tested | {"selection": "best", "accuracy": accuracy}]
 
 
-NULL = ("nll", "unsolved", "rate", "distortion", "support_mean", "decoder_calls_total")
+NULL = (
+    "nll", "nll_effective_samples", "unsolved", "rate", "distortion", "support_mean",
+    "decoder_calls_total",
+)  # fmt: skip
 
 
 @pytest.fixture
