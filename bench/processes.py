@@ -38,7 +38,7 @@ def deaf_children() -> Iterator[None]:
     """Have processes that are started in the block take no Ctrl-C, which ends them through us.
 
     A terminal sends it to all, and one that is still importing would print a traceback. They
-    inherit that the signal is blocked; what comes for us meanwhile, comes after the block.
+    inherit that the signal is blocked in this thread. One that comes for us meanwhile is not lost.
     """
     resource_tracker.ensure_running()  # which is started with a process, and would unblock it again
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
