@@ -5,7 +5,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from bench.cli import main
+        from bench.cli.app import main
     except KeyboardInterrupt:
         sys.exit(130)
     main()

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from estimators.distributions import BernoulliBits, Categorical, Distribution
+from estimators.distributions.base import BernoulliBits, Categorical, Distribution
 from estimators.sampler import Sampler
 
 Family = Literal["categorical", "bits"]

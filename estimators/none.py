@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from estimators.base import Bias, Estimate, Estimator, Proposal
-from estimators.distributions import Distribution
+from estimators.distributions.base import Distribution
 from estimators.registry import register
 from estimators.sampler import Sampler
 

@@ -33,8 +33,11 @@ def register(estimator: E) -> E:
 @cache
 def all_estimators() -> dict[str, type[Estimator]]:
     """Every registered estimator by name, in alphabetical order."""
-    for module in pkgutil.iter_modules(estimators.__path__):
-        importlib.import_module(f"estimators.{module.name}")
+    for wing in pkgutil.iter_modules(estimators.__path__, "estimators."):
+        package = importlib.import_module(wing.name)
+        if wing.ispkg and wing.name != "estimators.mappings":  # which stands alone
+            for module in pkgutil.iter_modules(package.__path__, f"{wing.name}."):
+                importlib.import_module(module.name)
     for entry in entry_points(group="discrete_gradients.estimators"):
         entry.load()
     return dict(sorted(_registered.items()))

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.data import Dataset, Images, Part
+from tasks.data.base import Dataset, Images, Part
 from tasks.examples import Example, Look
 from tasks.streams import Streams
 

@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tasks.base import Context, Encoding, Split, Task, TaskSettings, mlp
-from tasks.data import Images
+from tasks.data.base import Images
 from tasks.examples import Example, Likeliest, Look, bits, images, pairs
-from tasks.pixel_likelihood import pixel_nll
+from tasks.likelihoods.pixels import pixel_nll
 from tasks.registry import register
 from tasks.streams import Streams
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.base import SPLITS, Context, Encoding, Split, Task, TaskSettings, embed
-from tasks.data import DataError, Dataset, Features
+from tasks.data.base import DataError, Dataset, Features
 from tasks.examples import Example, Look, histogram, images
-from tasks.pointwise import pointwise
+from tasks.likelihoods.pointwise import pointwise
 from tasks.registry import register
 from tasks.streams import Streams
 

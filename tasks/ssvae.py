@@ -27,9 +27,9 @@ from tasks.base import (
     embed,
     mlp,
 )
-from tasks.binary_likelihood import binary_nll
-from tasks.data import DataError, Images
+from tasks.data.base import DataError, Images
 from tasks.examples import Example, Look, images, pairs
+from tasks.likelihoods.binary import binary_nll
 from tasks.registry import register
 from tasks.streams import Streams
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import pytest
 
 from analysis import report
-from bench import cli
-from bench.cells import Cell, plan
-from bench.profiles import Profile, load_profile
+from bench.cells.cell import Cell, plan
+from bench.cli import app as cli
+from bench.profiles.profile import Profile, load_profile
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.cells import Cell
-from bench.store import cell_path, note_grid, write_cell
+from bench.cells.cell import Cell
+from bench.results.store import cell_path, note_grid, write_cell
 
 
 def store(folder: Path, cell: Cell, status: str = "ok", **values: object) -> Path:

@@ -8,9 +8,9 @@ import sys
 
 from cyclopts import App
 
-from bench.cli_options import Grid
+from bench.cli.options import Grid
 from bench.errors import UserError
-from bench.runner import Outcome
+from bench.grid.runner import Outcome
 
 DEFAULT_GRID = Grid()
 
@@ -23,7 +23,7 @@ def tell(outcome: Outcome) -> None:
 
 def run(*, grid: Grid = DEFAULT_GRID) -> None:
     """As the command line, up to the last outcome."""
-    from bench.grid import run_cells
+    from bench.grid.grid import run_cells
 
     grid.check()
     execution = grid.execution("training")

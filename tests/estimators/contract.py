@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
-from bench.step import CountedCost, latent_loss
+from bench.cells.step import CountedCost, latent_loss
 from estimators.base import Estimator, Latent
 from estimators.mappings import all_bit_vectors
 from estimators.sampler import Sampler

@@ -10,8 +10,8 @@ from scipy import stats
 
 from estimators.base import Estimator, Latent
 from estimators.registry import all_estimators
+from estimators.sampled.sum_and_sample import SumAndSample
 from estimators.sampler import Sampler
-from estimators.sum_and_sample import SumAndSample
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,

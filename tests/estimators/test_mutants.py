@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from estimators.base import Bias, Estimate, Estimator, Proposal
-from estimators.distributions import Categorical, Distribution
-from estimators.gumbel import StraightThroughGumbel
-from estimators.sampled_baselines import LeaveOneOut, SelfCritic
+from estimators.distributions.base import Categorical, Distribution
+from estimators.relaxed.gumbel import StraightThroughGumbel
+from estimators.sampled.other_assignments import LeaveOneOut, SelfCritic
+from estimators.sampled.score_function import NVIL, MovingAverageBaseline, ScoreFunction
+from estimators.sampled.sum_and_sample import SumAndSample
 from estimators.sampler import Sampler
-from estimators.score_function import NVIL, MovingAverageBaseline, ScoreFunction
-from estimators.sum_and_sample import SumAndSample
-from estimators.support_sum import Dense, Sparsemax
+from estimators.summed.support_sum import Dense, Sparsemax
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
@@ -27,7 +27,7 @@ from tests.estimators.contract import (
     steep,
     two_rows,
 )
-from tests.estimators.test_relaxations import check_straight_through
+from tests.estimators.relaxed.test_relaxations import check_straight_through
 
 
 class LeakingSelfCritic(SelfCritic):

@@ -8,11 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from estimators.base import Estimator, Latent, Proposal
-from estimators.gumbel import GumbelSoftmax, StraightThroughGumbel
-from estimators.sampled_baselines import LeaveOneOut, SecondSample, SelfCritic
+from estimators.relaxed.gumbel import GumbelSoftmax, StraightThroughGumbel
+from estimators.sampled.other_assignments import LeaveOneOut, SecondSample, SelfCritic
+from estimators.sampled.score_function import (
+    NVIL,
+    LearnedBaseline,
+    MovingAverageBaseline,
+    ScoreFunction,
+)
+from estimators.sampled.sum_and_sample import SumAndSample
 from estimators.sampler import Sampler
-from estimators.score_function import NVIL, LearnedBaseline, MovingAverageBaseline, ScoreFunction
-from estimators.sum_and_sample import SumAndSample
 
 LATENT = Latent("categorical", 3, 1)
 NO_FEATURES = torch.zeros(2, 1, dtype=torch.float64)

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from bench.memory import keep_memory
+from bench.cells.memory import keep_memory
 from estimators.mappings import BitSolver, lp_sparsemap, sparsemap_bits
 
 ROWS = 64

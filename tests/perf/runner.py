@@ -16,12 +16,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import executors, runner
-from bench.cells import Planned, plan
-from bench.grid import run_cells
-from bench.profiles import load_profile
-from bench.runner import Execution, Outcome
-from bench.training import Row
+from bench.cells.cell import Planned, plan
+from bench.cells.training import Row
+from bench.grid import executors, runner
+from bench.grid.grid import run_cells
+from bench.grid.runner import Execution, Outcome
+from bench.profiles.profile import load_profile
 from estimators.registry import all_estimators
 from tasks.registry import all_tasks
 

@@ -29,19 +29,19 @@ from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.cells import Planned, plan
-from bench.memory import keep_memory
-from bench.profiles import Profile, load_profile
-from bench.provenance import provenance
-from bench.training import Trainer
-from estimators.distributions import (
+from bench.cells.cell import Planned, plan
+from bench.cells.memory import keep_memory
+from bench.cells.provenance import provenance
+from bench.cells.training import Trainer
+from bench.profiles.profile import Profile, load_profile
+from estimators.distributions.base import (
     BernoulliBits,
     Categorical,
     SparseBits,
     SparsemaxCategorical,
 )
 from estimators.registry import all_estimators
-from tasks.compiled.exponential import CONSTANTS, exponentials
+from tasks.likelihoods.compiled.exponential import CONSTANTS, exponentials
 from tasks.registry import all_tasks
 
 REFERENCE: dict[str, dict[str, float]] = {
@@ -194,8 +194,8 @@ def floor(trainer: Trainer, machine: dict[str, float]) -> dict[str, float]:
     """Seconds that a step can't do without: products, exponentials, Adam's passes over memory."""
     # In whole-tensor operations, as what compiled loops do can't be counted.
     with (
-        patch("tasks.pixel_likelihood.compiled", return_value=None),
-        patch("tasks.pointwise.compiled", return_value=None),
+        patch("tasks.likelihoods.pixels.compiled", return_value=None),
+        patch("tasks.likelihoods.pointwise.compiled", return_value=None),
         FlopCounterMode(display=False) as flops,
         Exponentials() as numbers,
     ):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tasks.base import Task
-from tasks.datasets import load_dataset
+from tasks.data.datasets import load_dataset
 from tasks.registry import all_tasks
 
 SMALL = {

@@ -6,8 +6,8 @@ from typing import cast
 import pytest
 import torch
 
-from tasks.data import DataError
-from tasks.datasets import load_dataset
+from tasks.data.base import DataError
+from tasks.data.datasets import load_dataset
 from tasks.examples import histogram
 from tasks.signal_game import Episodes, SignalGame
 from tasks.streams import Streams

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from tasks.base import SPLITS, Task
 from tasks.bitvector import BitVectorVAE
-from tasks.data import DataError
-from tasks.datasets import load_dataset
+from tasks.data.base import DataError
+from tasks.data.datasets import load_dataset
 from tasks.signal_game import Episodes, SignalGame, _distinct_concepts, _distinct_images
 from tasks.ssvae import Batch, SemiSupervisedVAE, by_part
 from tasks.streams import Streams

@@ -1,0 +1,1 @@
+"""A cell: one estimator on one task at one seed, from its settings to its rows."""

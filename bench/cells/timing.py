@@ -1,0 +1,55 @@
+"""A cell that takes the time of training steps, and nothing else.
+
+From the weights that training starts from, where supports are at their largest. Cells of a grid run
+one at a time, seed by seed, so that a slow spell of the machine meets all estimators.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.cells.cell import Cell
+from bench.cells.course import ready
+from bench.cells.training import Row
+from bench.grid.claims import Report
+
+REPETITIONS = 5
+"""Of a cell: a row for each."""
+
+STEPS = 10
+"""Of a repetition."""
+
+
+def time_cell(
+    cell: Cell,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    report: Report = lambda share: None,
+    models: Path | None = None,
+) -> Iterator[Row]:
+    """Time a cell's steps: a row for each repetition.
+
+    Args:
+        cell: what to time.
+        data_dir: folder with the data sets that are not bundled.
+        device: where to.
+        report: called with the share that is done, in [0, 1].
+        models: where warm starts are kept; None for nowhere.
+    Raises:
+        DivergedError: the loss stopped being finite.
+        DataError: a data set is missing or damaged.
+    """
+    trainer = ready(cell, data_dir, device, models)
+    for repetition in range(REPETITIONS):
+        seconds, rows = trainer.train_seconds, trainer.rows
+        calls = trainer.cost.calls["latent"]
+        trainer.train(STEPS)
+        examples = trainer.rows - rows
+        yield {
+            "repetition": repetition,
+            "step": trainer.step,
+            "milliseconds": 1e3 * (trainer.train_seconds - seconds) / STEPS,
+            "decoder_calls": (trainer.cost.calls["latent"] - calls) / examples
+            if examples
+            else None,
+        }
+        report((repetition + 1) / REPETITIONS)

@@ -1,0 +1,1 @@
+"""Many cells: run side by side, each to one outcome, whatever dies meanwhile."""

@@ -1,0 +1,1 @@
+"""Profiles: how long, how large and with which settings to run."""

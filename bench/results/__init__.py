@@ -1,0 +1,1 @@
+"""Results folders: written, told about and joined."""

@@ -1,0 +1,1 @@
+"""Estimators whose gradient goes through a relaxed z."""

@@ -1,0 +1,1 @@
+"""Estimators that sample assignments and weight log-probabilities by their costs."""

@@ -1,0 +1,175 @@
+"""Score-function estimators with a baseline b that does not depend on the sample.
+
+    ∇ E_q[f(z)] = E_q[(f(z) − b) ∇ log q(z)],   estimated with S samples z ~ q
+
+(Williams 1992). Any b leaves the expectation as it is; a good one lowers the variance. Here it
+is zero (`sfe`), a moving average (`sfe-ma`) or trained (`sfe-learned`, `nvil`).
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+
+from estimators.base import Bias, Estimate, Estimator, Knob, Latent, Proposal
+from estimators.distributions.base import Distribution
+from estimators.registry import register
+from estimators.sampled.baselines import MovingAverage, baseline_network
+from estimators.sampler import Sampler
+from estimators.searched import DECAY, SAMPLES, Choices
+
+
+@register
+class ScoreFunction(Estimator):
+    """The score-function estimator without a baseline (REINFORCE)."""
+
+    name = "sfe"
+    citation = "Williams 1992"
+    bias: ClassVar[Bias] = "unbiased"
+
+    class Settings(BaseModel, extra="forbid", frozen=True):
+        samples: Annotated[int, SAMPLES] = Field(1, ge=1, description="samples of z for each row")
+
+    settings: Settings
+
+    @property
+    def calls_per_row(self) -> int:
+        return self.settings.samples
+
+    def baseline(self, features: Tensor) -> Tensor:
+        """b for each row, (B,), with the graph of its own parameters."""
+        return features.new_zeros(len(features))
+
+    def scale(self) -> Tensor | float:
+        """What the learning signal is multiplied by."""
+        return 1.0
+
+    def own_loss(self, costs: Tensor, baseline: Tensor) -> Tensor | None:
+        """Scalar that trains the baseline, from costs (B, S) and b (B, 1)."""
+        return None
+
+    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+        samples = self.settings.samples
+        weight = q.scores.new_full((len(q.scores), samples), 1 / samples)
+        baseline = self.baseline(features)[:, None]
+        return Proposal.rectangular(q.sample(sampler, samples), weight, baseline=baseline)
+
+    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+        f = costs.view(-1, self.settings.samples)
+        b = proposal.extras["baseline"]
+        signal = (f - b.detach()) * self.scale()
+        return Estimate(
+            objective=f.mean(dim=1),
+            surrogate=(signal * q.log_prob(proposal.extras["z"])).mean(dim=1),
+            scale=self.scale(),
+            own_loss=self.own_loss(f, b),
+            diagnostics={"baseline_error": (f - b.detach()).square().mean()},
+        )
+
+
+@register
+class MovingAverageBaseline(ScoreFunction):
+    """b is the exponential moving average of the costs of earlier batches."""
+
+    name = "sfe-ma"
+    knobs = (Knob("decay", (0.5, 0.9, 0.99)),)
+
+    class Settings(ScoreFunction.Settings, frozen=True):
+        decay: Annotated[float, DECAY] = Field(
+            0.9, ge=0, le=1, description="share of the old average kept a step; 1: mean of all"
+        )
+
+    def __init__(self, latent: Latent, settings: Settings) -> None:
+        super().__init__(latent, settings)
+        self.average = MovingAverage(settings.decay)
+
+    def baseline(self, features: Tensor) -> Tensor:
+        return self.average.value.expand(len(features))
+
+    def update(self, proposal: Proposal, costs: Tensor) -> None:
+        self.average.update(costs.mean())
+
+
+@register
+class LearnedBaseline(ScoreFunction):
+    """b is trained by least squares: a constant, or a network of x."""
+
+    name = "sfe-learned"
+    citation = "Mnih & Gregor 2014; Ranganath et al. 2014"
+    searched_training = frozenset({"baseline_learning_rate"})
+
+    class Settings(ScoreFunction.Settings, frozen=True):
+        form: Annotated[Literal["constant", "network"], Choices()] = Field(
+            "network", description="what the baseline b is"
+        )
+        hidden: int = Field(128, ge=1, description="width of the network's hidden layers")
+        layers: int = Field(1, ge=1, description="number of hidden layers")
+
+    network: nn.Module | None
+    constant: nn.Parameter | None
+
+    def __init__(self, latent: Latent, settings: Settings) -> None:
+        super().__init__(latent, settings)
+        if settings.form == "network":
+            self.network = baseline_network(latent.features, settings.hidden, settings.layers)
+            self.constant = None
+        else:
+            self.network = None
+            self.constant = nn.Parameter(torch.zeros(()))
+
+    def baseline(self, features: Tensor) -> Tensor:
+        if self.network is not None:
+            b: Tensor = self.network(features).squeeze(1)
+            return b
+        assert self.constant is not None
+        return self.constant.expand(len(features))
+
+    def own_loss(self, costs: Tensor, baseline: Tensor) -> Tensor:
+        return (costs - baseline).square().mean()
+
+
+@register
+class NVIL(ScoreFunction):
+    """b = b_ψ(x) + c, and the signal is divided by max(1, σ) (Mnih & Gregor 2014, algorithm 1).
+
+    b_ψ is trained by least squares, on f − c. c and σ² are moving averages of the mean and the
+    variance of f − b_ψ(x) over earlier batches, so that the expected estimate is the exact gradient
+    divided by max(1, σ). The entropy's gradient, which the published signal holds as log q, is
+    divided alike.
+    """
+
+    name = "nvil"
+    searched_training = frozenset({"baseline_learning_rate"})
+    citation = "Mnih & Gregor 2014"
+    bias: ClassVar[Bias] = "scaled"
+    knobs = (Knob("decay", (0.5, 0.8, 0.99)),)
+
+    class Settings(ScoreFunction.Settings, frozen=True):
+        decay: Annotated[float, DECAY] = Field(
+            0.8, ge=0, lt=1, description="share of the old c and σ² kept a step"
+        )
+        hidden: int = Field(128, ge=1, description="width of the baseline's hidden layers")
+        layers: int = Field(1, ge=1, description="number of hidden layers")
+
+    def __init__(self, latent: Latent, settings: Settings) -> None:
+        super().__init__(latent, settings)
+        self.network = baseline_network(latent.features, settings.hidden, settings.layers)
+        self.centre = MovingAverage(settings.decay)
+        self.variance = MovingAverage(settings.decay)
+
+    def baseline(self, features: Tensor) -> Tensor:
+        b: Tensor = self.network(features).squeeze(1)
+        return b + self.centre.value
+
+    def scale(self) -> Tensor:
+        return 1 / self.variance.value.sqrt().clamp(min=1)
+
+    def own_loss(self, costs: Tensor, baseline: Tensor) -> Tensor:
+        return (costs - baseline).square().mean()
+
+    def update(self, proposal: Proposal, costs: Tensor) -> None:
+        b = proposal.extras["baseline"].detach() - self.centre.value
+        residual = costs.view(-1, self.settings.samples) - b
+        self.centre.update(residual.mean())
+        self.variance.update(residual.var(correction=0))

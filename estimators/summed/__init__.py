@@ -1,0 +1,1 @@
+"""Exact sums over the support of a distribution, all of it or sparse."""

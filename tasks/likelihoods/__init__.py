@@ -1,0 +1,1 @@
+"""Likelihoods of pixels and the like, with gradients of their own."""

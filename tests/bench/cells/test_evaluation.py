@@ -1,0 +1,322 @@
+"""Evaluation against sums over every assignment."""
+
+import math
+from statistics import median_low
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.cells import evaluation, step
+from bench.cells.evaluation import EvaluationSettings, evaluate, log_evidence
+from bench.cells.step import CountedCost
+from estimators.base import Estimator, Latent
+from estimators.distributions.base import BernoulliBits, SparseBits
+from estimators.mappings import all_bit_vectors
+from estimators.registry import all_estimators
+from estimators.sampler import Sampler
+from tasks.base import Task
+from tasks.streams import Streams
+from tests.estimators.every_outcome import EveryOutcome
+from tests.tasks.conftest import make_task
+
+EXACT = EvaluationSettings(batch_size=100)
+NO_SAMPLER = Sampler(torch.Generator())
+
+
+LOG_ASSIGNMENTS = {"ssvae": math.log(10), "signal_game": math.log(6), "bitvector": 4 * math.log(2)}
+
+
+def make(task: Task, name: str) -> Estimator:
+    return all_estimators()[name].make(Latent(task.family, task.size, task.features)).double()
+
+
+def by_hand(task: Task, estimator: Estimator, split: str) -> dict[str, float]:
+    """Expected cost, entropy and support over all assignments, accuracy at the mode, in a loop."""
+    cost = entropy = correct = rows = 0.0
+    support: list[int] = []
+    for batch in task.evaluation_batches(split, 100, Streams(0)):  # type: ignore[arg-type]
+        encoding = task.encode(batch)
+        count = len(encoding.scores)
+        q = estimator.distribution(encoding.scores)
+        every: Tensor = (
+            torch.arange(task.size)
+            if task.family == "categorical"
+            else all_bit_vectors(task.size, encoding.scores)
+        )
+        p = q.log_prob(every.expand(count, *every.shape)).exp()
+        for index, z in enumerate(every):
+            same = z.expand(count, *z.shape)
+            cost += float(
+                (p[:, index] * task.cost(encoding.context, same, torch.arange(count))).sum()
+            )
+        entropy -= float(torch.special.xlogy(p, p).sum())
+        support += (p > 0).sum(dim=1).tolist()
+        if task.chance is not None:
+            right = task.correct(encoding, every[p.argmax(dim=1)])
+            assert right is not None
+            correct += float(right.sum())
+        rows += count
+    sums = {"cost": cost, "entropy": entropy, "accuracy": correct, "support_mean": sum(support)}
+    means = {name: total / rows for name, total in sums.items()}
+    return means | {"support_median": median_low(support), "support_max": max(support)}
+
+
+@pytest.mark.parametrize(
+    ("task_name", "name"),
+    [
+        ("ssvae", "dense"),
+        ("ssvae", "sfe"),
+        ("ssvae", "gumbel"),
+        ("ssvae", "sparsemax"),
+        ("signal_game", "sparsemax"),
+        ("signal_game", "st-gumbel"),
+        ("bitvector", "sfe"),
+        ("bitvector", "gumbel"),
+        ("bitvector", "sparsemap"),
+        ("bitvector", "sparsemap-budget"),
+        ("bitvector", "topk-sparsemax"),
+        ("bitvector", "sparsemax"),
+    ],
+)
+@torch.no_grad()
+def test_metrics_are_those_of_q(task_name: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the decoder takes no more than 70 assignments at once."""
+    task = make_task(task_name)
+    monkeypatch.setattr(step, "MAX_ACTIVATION", 70 * task.activation_size)
+    estimator = make(task, name)
+    found = evaluate(task, estimator, CountedCost(task), EXACT, "validation", Streams(0))
+    wanted = by_hand(task, estimator, "validation")
+    rate = LOG_ASSIGNMENTS[task_name] - wanted["entropy"]
+    assert found["loss"] == pytest.approx(
+        wanted["cost"] - task.entropy_weight * wanted["entropy"], abs=1e-9
+    )
+    assert found["expected_cost"] == pytest.approx(wanted["cost"], abs=1e-9)
+    assert found["entropy"] == pytest.approx(wanted["entropy"], abs=1e-9)
+    for name in ("support_mean", "support_median", "support_max"):
+        assert found[name] == pytest.approx(wanted[name])
+    if task.is_likelihood:
+        assert found["elbo"] == pytest.approx(-(wanted["cost"] + rate), abs=1e-9)
+    else:
+        assert found["elbo"] is None
+    if task.chance is None:
+        assert found["accuracy"] is None
+        assert found["rate"] == pytest.approx(rate, abs=1e-9)
+        assert found["distortion"] == pytest.approx(wanted["cost"], abs=1e-9)
+    else:
+        assert found["accuracy"] == pytest.approx(wanted["accuracy"])
+
+
+@torch.no_grad()
+def test_each_batch_has_random_numbers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def noted(generator: torch.Generator) -> Sampler:
+        seeds.append(generator.initial_seed())
+        return Sampler(generator)
+
+    monkeypatch.setattr(evaluation, "Sampler", noted)
+    monkeypatch.setattr(evaluation, "_NLL_NUMBERS", 100 * 16 * 4)
+    task = make_task("bitvector")
+    evaluate(task, make(task, "sfe"), CountedCost(task), EXACT, "test", Streams(0), True)
+    assert len(set(seeds)) == len(seeds) == 5 + 5
+
+
+@torch.no_grad()
+def test_sampled_expectation_is_close_to_the_summed_one() -> None:
+    task = make_task("bitvector")
+    estimator = make(task, "sfe")
+    rows, results = len(task.part("validation").inputs), []
+    sampled = EvaluationSettings(max_summed=1, samples=500)
+    for settings, calls in ((EXACT, 2**task.size), (sampled, 500)):
+        cost = CountedCost(task)
+        found = evaluate(task, estimator, cost, settings, "validation", Streams(0))
+        assert cost.calls["evaluation"] == calls * rows
+        results.append(found["elbo"])
+    assert results[0] != results[1]
+    assert results[0] == pytest.approx(results[1], rel=1e-3)
+
+
+@torch.no_grad()
+def test_a_support_too_large_to_list_is_counted_all_the_same() -> None:
+    task = make_task("bitvector", bits=40)
+    estimator = make(task, "sfe")
+    settings = EvaluationSettings(samples=1, nll_samples=2, nll_images=1)
+    found = evaluate(task, estimator, CountedCost(task), settings, "validation", Streams(0))
+    assert found["support_mean"] == found["support_max"] == 2**40
+
+
+@torch.no_grad()
+def test_a_small_support_among_many_categories_is_summed_over() -> None:
+    """Sparsemax of a vocabulary that is too large to sum over, were all of it in the support."""
+    task = make_task("signal_game", vocabulary=40)
+    settings = EvaluationSettings(max_summed=39)
+    task.get_parameter("to_scores.weight").mul_(100)
+    estimator = make(task, "sparsemax")
+    found, again = (
+        evaluate(task, estimator, CountedCost(task), settings, "validation", Streams(seed))
+        for seed in range(2)
+    )
+    assert 1 < (found["support_max"] or 0) <= 39
+    assert found["loss"] == again["loss"]  # nothing was sampled
+    just = EvaluationSettings(max_summed=int(found["support_max"] or 0))
+    again = evaluate(task, estimator, CountedCost(task), just, "validation", Streams(2))
+    assert found["loss"] == again["loss"]
+
+
+@torch.no_grad()
+def test_the_likelihood_is_that_of_as_many_images_as_were_asked_for() -> None:
+    task = make_task("bitvector")
+    estimator = make(task, "sfe")
+    settings = EvaluationSettings(nll_images=7)
+    found = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
+    encoding = task.encode(task.part("test").inputs[:7])
+    q = BernoulliBits(encoding.scores)
+    log_p, _ = log_evidence(CountedCost(task), encoding.context, q, NO_SAMPLER, settings)
+    assert found["nll"] == pytest.approx(-float(log_p.mean()) / math.log(2) / 64)
+
+
+@torch.no_grad()
+def test_evaluation_counts_its_calls_apart() -> None:
+    task = make_task("ssvae")
+    counted = CountedCost(task)
+    evaluate(task, make(task, "dense"), counted, EXACT, "test", Streams(0), True)
+    assert counted.calls["latent"] == 0
+    assert counted.calls["evaluation"] == 500 * 10
+
+
+@torch.no_grad()
+def test_the_likelihood_is_summed_over_all_bit_vectors() -> None:
+    task = make_task("bitvector", bits=10)
+    encoding = task.encode(task.training_batch(0, Streams(0)))
+    q = BernoulliBits(encoding.scores)
+    sampler = Sampler(torch.Generator().manual_seed(0))
+    found, effective = log_evidence(CountedCost(task), encoding.context, q, sampler, EXACT)
+    z = all_bit_vectors(10, encoding.scores)
+    for row in range(len(found)):
+        joint = -task.cost(encoding.context, z, torch.full((len(z),), row)) - 10 * math.log(2)
+        torch.testing.assert_close(found[row], joint.logsumexp(dim=0))
+    assert (effective == 2**10).all()
+
+
+@pytest.mark.parametrize("name", ["sfe", "sparsemax"])
+@torch.no_grad()
+def test_the_likelihood_is_summed_over_all_categories(name: str) -> None:
+    """Also those that a sparse q gives nothing, and however few may be summed over."""
+    task = make_task("signal_game")
+    task.pixels = 3
+    estimator, settings = make(task, name), EvaluationSettings(nll_max_summed=1, nll_samples=2)
+    found = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
+    (batch,) = task.evaluation_batches("test", 10_000, Streams(0))
+    context = task.encode(batch).context
+    rows = torch.arange(len(context[1]))
+    costs = [task.cost(context, torch.full_like(rows, z), rows) for z in range(task.size)]
+    nats = -((-torch.stack(costs)).exp().mean(dim=0)).log()
+    assert found["nll"] == pytest.approx(float(nats.mean()) / (3 * math.log(2)))
+    assert found["nll_effective_samples"] == task.size
+
+
+BIT_ESTIMATORS = ["sfe", "sparsemap", "sparsemap-budget", "topk-sparsemax"]
+
+
+def mean_estimate(name: str, scale: float, settings: EvaluationSettings) -> tuple[Tensor, ...]:
+    """Of an image: log of the mean estimate of p(x), over every outcome of its draws; log p(x) by
+    enumeration; log of the support's part of it."""
+    task = make_task("bitvector", bits=3)
+    estimator = all_estimators()[name].make(
+        Latent("bits", 3, task.features), **({"k": 4} if name == "topk-sparsemax" else {})
+    )
+    encoding = task.encode(task.training_batch(0, Streams(0)))
+    context, scores = (encoding.context[0][:1],), scale * encoding.scores[:1]
+    exact, _ = log_evidence(CountedCost(task), context, BernoulliBits(scores), NO_SAMPLER, EXACT)
+
+    def estimate(sampler: EveryOutcome, rows: int) -> Tensor:
+        q = estimator.distribution(scores.expand(rows, -1))
+        assert isinstance(q, BernoulliBits | SparseBits)
+        every = (context[0].expand(rows, -1),)
+        return log_evidence(CountedCost(task), every, q, sampler, settings)[0]  # type: ignore[arg-type]
+
+    recording = EveryOutcome.recording()
+    estimate(recording, 1)
+    dealer = EveryOutcome(recording.draws)
+    estimates = estimate(dealer, math.prod(recording.draws))
+    mean = (dealer.weight.log() + estimates).logsumexp(dim=0)
+    z, row, _ = estimator.distribution(scores).support
+    of_support = (-task.cost(context, z, row) - 3 * math.log(2)).logsumexp(dim=0)
+    return mean, exact[0], of_support
+
+
+@pytest.mark.parametrize("name", BIT_ESTIMATORS)
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+@torch.no_grad()
+def test_importance_sampling_is_unbiased_whatever_q_is(name: str, scale: float) -> None:
+    """An odd number of samples has one left over, which is not drawn."""
+    settings = EvaluationSettings(nll_max_summed=1, nll_samples=3)
+    mean, exact, _ = mean_estimate(name, scale, settings)
+    torch.testing.assert_close(mean, exact)
+
+
+@pytest.mark.parametrize("name", BIT_ESTIMATORS)
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+@torch.no_grad()
+def test_the_published_likelihood_counts_a_sparse_support_twice(name: str, scale: float) -> None:
+    """And nothing of what only fills a row up."""
+    settings = EvaluationSettings(nll_as="published", nll_samples=2)
+    mean, exact, of_support = mean_estimate(name, scale, settings)
+    expected = exact if name == "sfe" else torch.logaddexp(exact, of_support)
+    torch.testing.assert_close(mean, expected)
+
+
+@torch.no_grad()
+def test_importance_sampling_comes_close_with_many_samples() -> None:
+    task = make_task("bitvector", bits=4)
+    encoding = task.encode(task.training_batch(0, Streams(0)))
+    q = BernoulliBits(encoding.scores)
+    sampler = Sampler(torch.Generator().manual_seed(0))
+    counted = CountedCost(task)
+    exact, _ = log_evidence(counted, encoding.context, q, sampler, EXACT)
+    settings = EvaluationSettings(nll_max_summed=1, nll_samples=20_000)
+    found, effective = log_evidence(counted, encoding.context, q, sampler, settings)
+    assert (effective > 500).all()
+    assert (effective < 20_000).all()
+    # The relative error of the estimate of p(x) is about 1 / √(effective samples).
+    assert ((found - exact).abs() < 5 / effective.sqrt()).all()
+
+
+@pytest.mark.parametrize("nll_as", ["corrected", "published"])
+@torch.no_grad()
+def test_effective_samples_are_those_of_the_weights(
+    nll_as: Literal["corrected", "published"],
+) -> None:
+    """(Σw)² / Σw² of w = p(x, z) / the density that z was drawn from."""
+    task = make_task("bitvector")
+    encoding = task.encode(task.training_batch(0, Streams(0)))
+    q, rows = BernoulliBits(20 * encoding.scores), len(encoding.scores)
+    settings = EvaluationSettings(nll_as=nll_as, nll_max_summed=1, nll_samples=6)
+    samplers = [Sampler(torch.Generator().manual_seed(0)) for _ in range(2)]
+    _, found = log_evidence(CountedCost(task), encoding.context, q, samplers[0], settings)
+    if nll_as == "published":
+        z = q.sample(samplers[1], 6)
+        density = q.log_prob(z).exp()
+    else:
+        clipped = BernoulliBits(q.probabilities.clamp(0.05, 0.95).logit())
+        z = torch.cat([q.sample(samplers[1], 3), clipped.sample(samplers[1], 3)], dim=1)
+        density = (q.log_prob(z).exp() + clipped.log_prob(z).exp()) / 2
+    row = torch.arange(rows).repeat_interleave(6)
+    costs = task.cost(encoding.context, z.flatten(0, 1), row).view(rows, 6)
+    w = (costs.amin(dim=1, keepdim=True) - costs).exp() / density
+    torch.testing.assert_close(found, w.sum(dim=1).square() / w.square().sum(dim=1))
+
+
+@torch.no_grad()
+def test_nll_is_in_bits_per_pixel() -> None:
+    """A decoder that ignores z and gives all levels the same logit costs log2(levels) a pixel."""
+    task = make_task("bitvector")
+    for parameter in task.to_levels.parameters():
+        parameter.zero_()
+    estimator = make(task, "sfe")
+    for settings in (EXACT, EvaluationSettings(nll_max_summed=1, nll_samples=64, nll_images=50)):
+        found = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
+        close = 1e-9 if settings is EXACT else 1e-2
+        assert found["nll"] == pytest.approx(math.log2(17), abs=close)

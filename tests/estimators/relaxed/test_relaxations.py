@@ -1,0 +1,145 @@
+"""Relaxations where they are exact: quadrature, and straight-through's value and decoder."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from scipy import integrate, stats
+from torch import Tensor
+
+from estimators.base import Latent
+from estimators.relaxed.gumbel import GumbelSoftmax, StraightThroughGumbel
+from estimators.sampler import Sampler
+from tests.estimators.contract import (
+    BITS,
+    CATEGORICAL,
+    COSTS,
+    CostFunction,
+    Problem,
+    central_differences,
+    exact,
+    run,
+)
+
+NODES = 200_000
+TEMPERATURE = 0.7
+PAIR = Latent("categorical", 2, 3)
+BIT = Latent("bits", 1, 3)
+
+
+class Quadrature:
+    """Deals the midpoints of NODES equal slices of the noise's distribution to the rows."""
+
+    def __init__(self) -> None:
+        u = (torch.arange(NODES, dtype=torch.float64) + 0.5) / NODES
+        self.noise = u.logit()
+
+    def logistic(self, like: Tensor, samples: int) -> Tensor:
+        assert samples == 1
+        return self.noise[:, None, None]
+
+    def gumbel(self, like: Tensor, samples: int) -> Tensor:
+        """Of two Gumbel variables only the difference matters, which is logistic."""
+        assert samples == 1
+        return torch.stack([self.noise, torch.zeros_like(self.noise)], dim=1)[:, None, :]
+
+
+def integral(f: Callable[[float], float], breakpoint_at: float) -> float:
+    """E[f(L)] for standard logistic L, with f smooth on either side of a breakpoint."""
+
+    def weighted(noise: float) -> float:
+        return f(noise) * float(stats.logistic.pdf(noise))
+
+    below, _ = integrate.quad(weighted, -40, breakpoint_at, epsabs=1e-10)
+    above, _ = integrate.quad(weighted, breakpoint_at, 40, epsabs=1e-10)
+    return float(below + above)
+
+
+def point_of(latent: Latent, share: Tensor) -> Tensor:
+    """The relaxed point (1, P) with a share in [0, 1] on the bit, or on the first category."""
+    return torch.stack([share, 1 - share])[None] if latent.size == 2 else share.view(1, 1)
+
+
+def log_odds(latent: Latent, scores: Tensor) -> Tensor:
+    return scores[0] - scores[1] if latent.size == 2 else scores[0]
+
+
+def soft_share(latent: Latent, scores: Tensor, noise: float) -> Tensor:
+    return ((log_odds(latent, scores) + noise) / TEMPERATURE).sigmoid()
+
+
+@pytest.mark.parametrize("f", COSTS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("latent", [PAIR, BIT], ids=lambda latent: latent.family)
+def test_gumbel_is_exact_for_the_relaxed_cost(latent: Latent, f: CostFunction) -> None:
+    problem = Problem.random(latent, seed=4)
+    estimator = GumbelSoftmax.make(latent, initial=TEMPERATURE)
+    found = run(estimator, problem, f, Quadrature(), NODES)
+
+    def relaxed(scores: Tensor, theta: Tensor) -> Tensor:
+        def cost(noise: float) -> float:
+            return float(f(point_of(latent, soft_share(latent, scores, noise)), theta[None]))
+
+        return torch.tensor(integral(cost, 0.0), dtype=torch.float64)
+
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(found.value.mean(), relaxed(problem.scores, problem.theta), **close)
+    for name, gradient in (
+        ("scores", central_differences(lambda s: relaxed(s, problem.theta), problem.scores, 1e-3)),
+        ("theta", central_differences(lambda t: relaxed(problem.scores, t), problem.theta, 1e-3)),
+    ):
+        torch.testing.assert_close(getattr(found, name).mean(dim=0), gradient, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("f", COSTS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("latent", [PAIR, BIT], ids=lambda latent: latent.family)
+def test_straight_through_scores_gradient(latent: Latent, f: CostFunction) -> None:
+    """E[∂f/∂z at the vertex · ∂(relaxed z)/∂scores], by quadrature on either side of the switch."""
+    problem = Problem.random(latent, seed=4)
+    found = run(
+        StraightThroughGumbel.make(latent, initial=TEMPERATURE), problem, f, Quadrature(), NODES
+    )
+    switch = -float(log_odds(latent, problem.scores))
+    slopes = {}
+    for on in (0.0, 1.0):
+        share = torch.tensor(on, dtype=torch.float64, requires_grad=True)
+        (slope,) = torch.autograd.grad(f(point_of(latent, share), problem.theta[None]).sum(), share)
+        slopes[on] = float(slope)
+
+    def integrand(noise: float) -> float:
+        share = float(soft_share(latent, problem.scores, noise))
+        return slopes[float(noise > switch)] * share * (1 - share) / TEMPERATURE
+
+    wanted = integral(integrand, switch)
+    gradient = [wanted, -wanted] if latent.size == 2 else [wanted]
+    torch.testing.assert_close(
+        found.scores.mean(dim=0), torch.tensor(gradient, dtype=torch.float64), rtol=1e-4, atol=1e-4
+    )
+
+
+def check_straight_through(estimator: type[StraightThroughGumbel], latent: Latent) -> None:
+    """Value and decoder gradient are unbiased: the vertices are samples of q."""
+    draws = 100_000
+    problem = Problem.random(latent, seed=6)
+    instance = estimator.make(latent, initial=TEMPERATURE)
+    for f in COSTS:
+        wanted = exact(instance, problem, f)
+        found = run(instance, problem, f, Sampler(torch.Generator().manual_seed(8)), draws)
+        limit = stats.norm.isf(0.001 / (2 * len(COSTS) * (1 + latent.size)))
+        for drawn, target in ((found.value[:, None], wanted.value), (found.theta, wanted.theta)):
+            error = (drawn.mean(dim=0) - target).abs()
+            assert (error <= limit * drawn.std(dim=0) / draws**0.5 + 1e-9).all()
+
+
+@pytest.mark.parametrize("latent", [CATEGORICAL, BITS], ids=lambda latent: latent.family)
+def test_straight_through_samples_q(latent: Latent) -> None:
+    check_straight_through(StraightThroughGumbel, latent)
+
+
+def test_temperature_falls_in_steps_to_its_minimum() -> None:
+    estimator = GumbelSoftmax.make(PAIR, initial=1.0, minimum=0.5, rate=1e-3, every=100)
+    seen = []
+    for step in (0, 99, 100, 250, 10_000):
+        estimator.step.fill_(step)
+        seen.append(estimator.temperature)
+    e = torch.tensor([-0.1, -0.2], dtype=torch.float64).exp().tolist()
+    assert seen == pytest.approx([1.0, 1.0, e[0], e[1], 0.5])
