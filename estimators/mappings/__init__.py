@@ -8,6 +8,13 @@ from entmax import sparsemax
 from estimators.mappings.active_set import ActiveSetSolution, Oracle, sparsemap
 from estimators.mappings.bit_sparsemap import BitSolver, SparseSolution, sparsemap_bits
 from estimators.mappings.bits import all_bit_vectors, top_bit_vectors, topk_sparsemax
+from estimators.mappings.categoricals import (
+    SparseAssignments,
+    TopKAssignments,
+    sparsemap_categoricals,
+    top_assignments,
+    topk_sparsemax_categoricals,
+)
 from estimators.mappings.closed_form import Parametrisation, bit_marginals
 from estimators.mappings.oracles import best_bits, best_bits_within, best_chain
 
@@ -16,7 +23,9 @@ __all__ = [
     "BitSolver",
     "Oracle",
     "Parametrisation",
+    "SparseAssignments",
     "SparseSolution",
+    "TopKAssignments",
     "all_bit_vectors",
     "best_bits",
     "best_bits_within",
@@ -24,7 +33,10 @@ __all__ = [
     "bit_marginals",
     "sparsemap",
     "sparsemap_bits",
+    "sparsemap_categoricals",
     "sparsemax",
+    "top_assignments",
     "top_bit_vectors",
     "topk_sparsemax",
+    "topk_sparsemax_categoricals",
 ]

@@ -11,5 +11,5 @@ def check_finite(scores: Tensor) -> None:
     """
     finite = scores.isfinite()
     if not finite.all():
-        row = int((~finite).any(dim=1).nonzero()[0])
+        row = int((~finite).flatten(1).any(dim=1).nonzero()[0])
         raise ValueError(f"the scores of row {row} are not finite: {scores[row].tolist()}")
