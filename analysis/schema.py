@@ -15,14 +15,17 @@ _COMMON_TEXT = (
     "key", "profile", "dataset", "hyperparameters", "status", "reason", "traceback", "device",
     "machine", "torch", "numba", "python", "packages", "commit", "command", "started",
 )  # fmt: skip
-_COMMON_NUMBERS = ("decoder_calls", "wall_seconds", "peak_memory_mb")
+_COMMON_NUMBERS = ("decoder_calls", "slopes", "oracle_calls", "wall_seconds", "peak_memory_mb")
 _COMMON_COUNTS = ("schema_version", "numerics", "seed", "step", "threads", "cells_beside")
 _NUMBERS = (
     "epoch", "accuracy", "elbo", "nll", "nll_effective_samples", "rate", "distortion", "loss",
     "expected_cost", "entropy", "support_mean", "support_median", "support_max", "unsolved",
     "train_seconds", "gradient_norm", "chance",
 )  # fmt: skip
-_COUNTS = ("latent_size", "examples", "decoder_calls_total", "supervised_calls_total")
+_COUNTS = (
+    "latent_size", "examples", "decoder_calls_total", "slopes_total", "oracle_calls_total",
+    "supervised_calls_total",
+)  # fmt: skip
 _GRADIENT_NUMBERS = (
     "share", "exact_norm", "bias", "bias_low", "bias_high", "bias_square", "bias_square_error",
     "variance", "variance_error", "mean_squared_error", "signal_to_noise", "cosine", "cosine_error",
@@ -79,6 +82,11 @@ class Kind:
         """The columns as they are read: with those of the path."""
         return pa.schema([*self.columns, *(pa.field(name, pa.string()) for name in PARTITIONS)])
 
+    @cached_property
+    def later(self) -> frozenset[str]:
+        """The columns that rows of some version that is read don't have."""
+        return frozenset(name for names in self.added.values() for name in names)
+
     def missing(self, version: int) -> list[str] | None:
         """The columns that rows of a version don't have yet; None if it can't be read."""
         if not min(self.added, default=self.version + 1) - 1 <= version <= self.version:
@@ -93,8 +101,12 @@ TRAINING = Kind(
         (*_COMMON_NUMBERS, *_NUMBERS),
         (*_COMMON_COUNTS, *_COUNTS),
     ),
-    version=4,
-    added={3: ("selection",), 4: ("packages", "traceback")},
+    version=5,
+    added={
+        3: ("selection",),
+        4: ("packages", "traceback"),
+        5: ("slopes", "oracle_calls", "slopes_total", "oracle_calls_total"),
+    },
 )
 
 GRADIENTS = Kind(
@@ -104,15 +116,15 @@ GRADIENTS = Kind(
         (*_COMMON_NUMBERS, *_GRADIENT_NUMBERS),
         (*_COMMON_COUNTS, "draws", "size", "batches"),
     ),
-    version=4,
-    added={4: ("packages", "traceback")},
+    version=5,
+    added={4: ("packages", "traceback"), 5: ("slopes", "oracle_calls")},
 )
 
 TIMING = Kind(
     "timing",
     _schema(_COMMON_TEXT, (*_COMMON_NUMBERS, "milliseconds"), (*_COMMON_COUNTS, "repetition")),
-    version=1,
-    added={},
+    version=2,
+    added={2: ("slopes", "oracle_calls")},
 )
 
 SEARCH = pa.schema(

@@ -19,6 +19,9 @@ WARM_UP_STEPS = 3
 SAVE_SECONDS = 60.0
 """How often a cell in training is saved."""
 
+COUNTED = ("decoder_calls", "slopes", "oracle_calls")
+"""What training costs an example: columns that have a running total each, as `slopes_total`."""
+
 
 class Course:
     """A training and what it has shown so far: its rows, and the parameters that did best."""
@@ -62,8 +65,7 @@ class Course:
     def look(self) -> Row:
         """Evaluate on validation, and keep the parameters if they are the best after a step."""
         row = self.trainer.evaluate("validation")
-        before = self.rows[-1] if self.rows else None
-        row["decoder_calls"] = _calls_per_example(row, before) if before else None
+        row |= _per_example(row, since=self.rows[-1] if self.rows else row)
         self.rows.append(row)
         if row["step"] > 0:
             self._waited += 1
@@ -81,7 +83,7 @@ class Course:
         """Evaluate the last parameters and then the best, which the trainer has afterwards."""
         trainer, split = self.trainer, self.trainer.last_split
         row = trainer.evaluate(split, last=True)
-        row["decoder_calls"] = _calls_per_example(row)
+        row |= _per_example(row, since={})
         yield row | {"selection": "last"}
         best = row if self.best is None else self.best
         if best["step"] != trainer.step:
@@ -184,9 +186,12 @@ def train_cell(
     finish(trainer)
 
 
-def _calls_per_example(row: Row, before: Row | None = None) -> float | None:
-    """Latent decoder calls for each example since an earlier row, or since the start."""
-    calls, examples = row["decoder_calls_total"], row["examples"]
-    if before is not None:
-        calls, examples = calls - before["decoder_calls_total"], examples - before["examples"]
-    return calls / examples if examples else None
+def _per_example(row: Row, since: Row) -> Row:
+    """What an example has cost since an earlier row, or from the start on if that is empty; None
+    where there were no examples."""
+    examples = row["examples"] - since.get("examples", 0)
+    totals = {name: f"{name}_total" for name in COUNTED}
+    return {
+        name: (row[total] - since.get(total, 0)) / examples if examples else None
+        for name, total in totals.items()
+    }

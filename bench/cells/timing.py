@@ -4,8 +4,10 @@ From the weights that training starts from, where supports are at their largest.
 one at a time, seed by seed, so that a slow spell of the machine meets all estimators.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bench.cells.cell import Cell
 from bench.cells.course import ready
@@ -17,6 +19,9 @@ REPETITIONS = 5
 
 STEPS = 10
 """Of a repetition."""
+
+COUNTED = {"decoder_calls": "latent", "slopes": "slopes", "oracle_calls": "oracle"}
+"""Columns of what a step costs an example, and what the harness counts it as."""
 
 
 def time_cell(
@@ -41,15 +46,17 @@ def time_cell(
     trainer = ready(cell, data_dir, device, models)
     for repetition in range(REPETITIONS):
         seconds, rows = trainer.train_seconds, trainer.rows
-        calls = trainer.cost.calls["latent"]
+        before: Counter[Any] = trainer.cost.calls.copy()
         trainer.train(STEPS)
+        calls: Counter[Any] = trainer.cost.calls
         examples = trainer.rows - rows
         yield {
             "repetition": repetition,
             "step": trainer.step,
             "milliseconds": 1e3 * (trainer.train_seconds - seconds) / STEPS,
-            "decoder_calls": (trainer.cost.calls["latent"] - calls) / examples
-            if examples
-            else None,
+            **{
+                column: (calls[name] - before[name]) / examples if examples else None
+                for column, name in COUNTED.items()
+            },
         }
         report((repetition + 1) / REPETITIONS)

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ class Trainer:
         Raises:
             DivergedError: the loss is not finite.
         """
-        calls = self.cost.calls
+        calls: Counter[Any] = self.cost.calls
         try:
             metrics = evaluate(
                 self.task, self.estimator, self.cost, self.evaluation, split, self.streams, last
@@ -155,6 +155,8 @@ class Trainer:
             "split": split,
             "train_seconds": self.train_seconds,
             "decoder_calls_total": calls["latent"],
+            "slopes_total": calls["slopes"],
+            "oracle_calls_total": calls["oracle"],
             "supervised_calls_total": calls["supervised"],
             "examples": self.rows,
             "latent_size": self.task.size,

@@ -10,8 +10,9 @@ have no part.
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, Field
@@ -251,9 +252,12 @@ def measure(
             most = settings.draws * (DOUBTED if doubted else 1)
             if (width <= settings.precision and not doubted) or 2 * number > most:
                 break
-    calls = sum(one.cost.calls["latent"] for one in batches)
+    calls: Counter[Any] = sum((one.cost.calls for one in batches), Counter())
+    rows = number * sum(one.rows for one in batches)
     return {name: draws.quality() for name, draws in found.items()}, {
         "draws": number,
-        "decoder_calls": calls / (number * sum(one.rows for one in batches)),
+        "decoder_calls": calls["latent"] / rows,
+        "slopes": calls["slopes"] / rows,
+        "oracle_calls": calls["oracle"] / rows,
         "seconds": seconds / (number * len(batches)),
     }

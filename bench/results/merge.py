@@ -6,10 +6,12 @@ each whole or not at all: after a merge that was interrupted some are missing, a
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from analysis.files import written_whole
 from analysis.schema import CIRCUMSTANCES, KindName, kind_with
@@ -28,9 +30,6 @@ from bench.results.store import write_grid
 
 Grids = Mapping[Path, Sequence[Asked]]
 """What each folder was asked for."""
-
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -217,11 +216,14 @@ def _best(cells: Sequence[_Stored]) -> _Stored:
 
 
 def _check_equal(one: _Stored, other: _Stored) -> None:
-    """Refuse cells whose numbers differ in any bit; their circumstances may."""
-    left, right = (read_cell(cell.file).to_pylist() for cell in (one, other))
+    """Refuse cells whose numbers differ in any bit; their circumstances may, and what an earlier
+    version of the columns did not have."""
+    left, right = (read_cell(cell.file) for cell in (one, other))
+    later = kind_with(left.column_names).later
+    lacking = {name for name in later for t in (left, right) if t[name].null_count == len(t)}
     if len(left) != len(right):
         found = f"{len(left)} rows in {one.folder} and {len(right)}"
-    elif differing := _first_difference(left, right):
+    elif differing := _first_difference(left, right, CIRCUMSTANCES | lacking):
         name, a, b = differing
         found = f"{name} {a} in {one.folder} and {b}"
     else:
@@ -232,12 +234,14 @@ def _check_equal(one: _Stored, other: _Stored) -> None:
     )
 
 
-def _first_difference(left: Sequence[Row], right: Sequence[Row]) -> tuple[str, Any, Any] | None:
-    """The first column that differs between rows, and its values there; NaN is NaN."""
-    for one, other in zip(left, right, strict=True):
+def _first_difference(
+    left: pa.Table, right: pa.Table, besides: Collection[str]
+) -> tuple[str, Any, Any] | None:
+    """The first column besides some that differs between rows, and its values there; NaN is NaN."""
+    for one, other in zip(left.to_pylist(), right.to_pylist(), strict=True):
         for name in one:
             a, b = one[name], other[name]
-            if name not in CIRCUMSTANCES and a != b and not (a != a and b != b):
+            if name not in besides and a != b and not (a != a and b != b):
                 return name, a, b
     return None
 

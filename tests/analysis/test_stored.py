@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import stored
-from analysis.load import load_gradients, load_results
-from analysis.schema import GRADIENTS, TRAINING, Kind
+from analysis.load import load_gradients, load_results, load_timing
+from analysis.schema import GRADIENTS, TIMING, TRAINING, Kind
 from analysis.stored import ResultsError, kind_of, read_grid
 from tests.analysis.synthetic import as_stored, ask, grid, write, write_cells
 
@@ -74,7 +74,10 @@ def test_a_damaged_grid_is_said_in_a_line(content: str | bytes, tmp_path: Path) 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("kind", "back"), [(TRAINING, 1), (TRAINING, 2), (GRADIENTS, 1)])
+@pytest.mark.parametrize(
+    ("kind", "back"),
+    [(TRAINING, 1), (TRAINING, 2), (TRAINING, 3), (GRADIENTS, 1), (GRADIENTS, 2), (TIMING, 1)],
+)
 def test_an_earlier_version_is_read_with_nulls_for_what_came_since(
     kind: Kind, back: int, table: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -82,7 +85,8 @@ def test_an_earlier_version_is_read_with_nulls_for_what_came_since(
     assert names is not None
     older = as_stored(table.assign(schema_version=kind.version - back), kind).drop_columns(names)
     pq.write_table(older, tmp_path / "table.parquet")
-    found = {TRAINING: load_results, GRADIENTS: load_gradients}[kind](tmp_path)
+    load = {TRAINING: load_results, GRADIENTS: load_gradients, TIMING: load_timing}[kind]
+    found = load(tmp_path)
     assert found[names].isna().all(axis=None)
     assert (found["schema_version"] == kind.version).all()  # as they are handed on
     assert len(found) == len(table)

@@ -249,6 +249,36 @@ def test_decoder_calls_are_those_since_the_last_row(profile: Profile) -> None:
     assert [row["supervised_calls_total"] / 64 for row in (one, two)] == [one["step"], two["step"]]
 
 
+def test_slopes_and_oracle_calls_are_counted_as_decoder_calls_are(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slope for each row of the first epoch and three of the second, and half as many calls of
+    the oracle."""
+    real = Trainer._step
+
+    def step(self: Trainer) -> torch.Tensor:
+        before = self.rows
+        loss = real(self)
+        each = 2 if self.step <= self.task.steps_per_epoch else 6
+        self.cost.calls["slopes"] += each * (self.rows - before)
+        self.cost.calls["oracle"] += each * (self.rows - before) // 2
+        return loss
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    start, one, two, last, best = train_cell(cell_of(trained(profile, epochs=2), "ssvae", "sfe"))
+    rows = [one["examples"], two["examples"] - one["examples"]]
+    assert [row["slopes"] for row in (start, one, two)] == [None, 2, 6]
+    assert [row["oracle_calls"] for row in (start, one, two)] == [None, 1, 3]
+    assert [row["slopes_total"] for row in (start, one, two)] == [
+        0, 2 * rows[0], 2 * rows[0] + 6 * rows[1],
+    ]  # fmt: skip
+    for row in (last, best):
+        assert row["slopes"] == 2 * row["oracle_calls"] == two["slopes_total"] / two["examples"]
+        assert row["oracle_calls_total"] == two["slopes_total"] / 2
+    none = [*train_cell(cell_of(profile, "ssvae", "none"))]
+    assert {row["slopes"] for row in none} == {row["decoder_calls"] for row in none} == {None}
+
+
 def warm(profile: Profile, estimator: str = "sfe", seed: int = 0, **training: object) -> Cell:
     """A cell that starts from two passes over the labels."""
     settings = {"warm_start_epochs": 2, **training}

@@ -20,11 +20,13 @@ def test_a_cell_has_the_times_and_calls_of_its_steps_alone(
     taken: list[int] = []
 
     def train(trainer: Trainer, steps: int) -> None:
-        """Steps that take 3 ms each, the first repetition twice that; 2 calls for a row."""
+        """Steps that take 3 ms each, the first repetition twice that; for a row 2 calls, 3 slopes
+        and one call of the oracle."""
         taken.append(steps)
         trainer.step += steps
         trainer.rows += 5 * steps
-        trainer.cost.calls["latent"] += 10 * steps
+        for name, calls in (("latent", 10), ("slopes", 15), ("oracle", 5)):
+            trainer.cost.calls[name] += calls * steps
         trainer.train_seconds += steps * (0.006 if trainer.step == STEPS else 0.003)
 
     def evaluate(*_: object) -> None:
@@ -35,7 +37,8 @@ def test_a_cell_has_the_times_and_calls_of_its_steps_alone(
     shares: list[float] = []
     rows = list(time_cell(cell_of(profile, "bitvector", "sfe"), report=shares.append))
     assert [row["milliseconds"] for row in rows] == pytest.approx([6] + [3] * (REPETITIONS - 1))
-    assert [row["decoder_calls"] for row in rows] == [2] * REPETITIONS
+    for name, each in (("decoder_calls", 2), ("slopes", 3), ("oracle_calls", 1)):
+        assert [row[name] for row in rows] == [each] * REPETITIONS
     assert rows[-1]["step"] == REPETITIONS * STEPS == sum(taken[1:])
     assert taken[0] < STEPS  # the copy that warms the machine up
     assert shares[-1] == 1

@@ -139,6 +139,20 @@ def test_mean_and_variance_are_the_enumerated_ones(name: str, settings: dict[str
     assert cost["decoder_calls"] == estimator.calls_per_row
 
 
+def test_slopes_and_oracle_calls_are_of_one_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Gradients.estimate
+
+    def estimate(self: Gradients, estimator: Estimator, sampler: Sampler) -> dict[str, Tensor]:
+        self.cost.calls["slopes"] += 3 * self.rows
+        self.cost.calls["oracle"] += 2 * self.rows
+        return real(self, estimator, sampler)
+
+    monkeypatch.setattr(Gradients, "estimate", estimate)
+    _, cost = measured(make("dense", CATEGORICAL), TinyModel(CATEGORICAL))
+    assert cost["draws"] > 1
+    assert [cost[name] for name in ("slopes", "oracle_calls")] == [3, 2]
+
+
 @pytest.mark.parametrize(
     ("name", "latent"),
     [

@@ -310,6 +310,22 @@ def test_mistakes_are_told_in_a_line(
         assert not out.exists()
 
 
+def test_a_cell_of_the_schema_before_has_the_numbers_of_a_newer_one(
+    two: list[Path], cells: Sequence[Cell], tmp_path: Path
+) -> None:
+    """It says nothing of columns that it does not have, and all of the others count."""
+    note_grid(two[1], cells, "run_bench.py")
+    store(two[1], cells[0], slopes=0.0, slopes_total=0, loss=1.0)
+    added = TRAINING.added[TRAINING.version]
+    for loss, there in ((1.0, True), (2.0, False)):
+        path = store(two[0], cells[0], schema_version=TRAINING.version - 1, loss=loss)
+        pq.write_table(pq.read_table(path, partitioning=None).drop_columns([*added]), path)
+        if there:
+            assert merge_folders(two, tmp_path / "c").twice == 1
+        else:
+            assert refused(two, tmp_path / "d").startswith("ssvae/dense/0 has loss 2.0 in ")
+
+
 def test_cells_of_the_schema_before_are_joined_too(
     two: list[Path], cells: Sequence[Cell], tmp_path: Path
 ) -> None:
