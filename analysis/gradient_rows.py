@@ -53,8 +53,8 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
 
 _COLUMNS = (
     "step", "seeds", "declared", "bias", "bias_low", "bias_high", "variance", "variance_error",
-    "cosine", "cosine_error", "mean_squared_error", "signal_to_noise", "decoder_calls", "seconds",
-    "distance", "draws", "settings", "flat",
+    "cosine", "cosine_error", "mean_squared_error", "signal_to_noise", "decoder_calls", "slopes",
+    "oracle_calls", "seconds", "distance", "draws", "settings", "flat",
 )  # fmt: skip
 
 
@@ -88,6 +88,8 @@ def _mean(own: pd.DataFrame) -> dict[str, Any]:
         "mean_squared_error": bias**2 + variance,
         "signal_to_noise": 1 / math.sqrt(variance) if variance > NOISE else math.inf,
         "decoder_calls": mean(own["decoder_calls"]),
+        "slopes": mean(own["slopes"]),
+        "oracle_calls": mean(own["oracle_calls"]),
         "seconds": float(own["seconds"].mean()),
         "distance": mean(own["objective_distance"] / own["plain_norm"]),
         "draws": mean(own["draws"]),

@@ -26,7 +26,7 @@ from analysis.gradient_rows import (
     swept,
 )
 from analysis.load import load_gradients
-from analysis.tables import markdown
+from analysis.tables import COLUMNS, costs, markdown
 from analysis.times import told
 
 GROUPS = ("scores", "encoder", "decoder")
@@ -45,8 +45,8 @@ def quality_table(rows: pd.DataFrame, task: str, group: str = GROUP) -> pd.DataF
             "cosine": _cosine(row),
             "variance": _variance(row["variance"]),
             "MSE": _variance(row["mean_squared_error"]),
-            "decoder calls": f"{row['decoder_calls']:.1f}",
-            "ms": "–" if pd.isna(row["seconds"]) else f"{1e3 * row['seconds']:.1f}",
+            **{COLUMNS[name][0]: _tenths(row[name]) for name in costs(here)},
+            "ms": _tenths(1e3 * row["seconds"]),
             "objective's distance": f"{row['distance']:.2f}",
             "draws": f"{row['draws']:.0f}",
         }
@@ -70,7 +70,8 @@ def budget_table(rows: pd.DataFrame, task: str, group: str = GROUP) -> pd.DataFr
         name, own = row["estimator"], sampled[sampled["estimator"] == row["estimator"]]
         line = {
             "variance as set": _variance(row["variance"]),
-            "calls": f"{row['decoder_calls']:.1f}",
+            "calls": _tenths(row["decoder_calls"]),
+            **{COLUMNS[name][0]: _tenths(row[name]) for name in costs(here)[1:]},
         }
         for calls in sorted(turned.unique()):
             line[f"at {calls:g} calls"] = _at(own, calls, row)
@@ -168,6 +169,10 @@ def _variance(value: float) -> str:
     if pd.isna(value):
         return "–"
     return "0" if value < NOISE else f"{value:.3g}"
+
+
+def _tenths(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.1f}"
 
 
 def write_gradient_report(folder: Path) -> list[Path]:

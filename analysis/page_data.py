@@ -19,7 +19,7 @@ from analysis.load import FLOOR, final_rows, while_all_go_on
 from analysis.scores import SCORES, ended_badly, judged, score_of
 from analysis.stored import CELLS
 from analysis.style import colour, linestyle, marker
-from analysis.tables import COLUMNS
+from analysis.tables import COLUMNS, SELDOM
 from analysis.times import comparable
 
 MOST = 400_000
@@ -34,7 +34,7 @@ FEWEST_POINTS = 25
 AXES = ("epoch", "train_seconds", "decoder_calls_total")
 """What curves are drawn against."""
 
-COSTS = ("decoder_calls", "train_seconds")
+COSTS = ("decoder_calls", *SELDOM, "train_seconds")
 """Columns of a summary that are no metric of the model."""
 
 KEPT = ("task", "estimator", "seed", "key", "status", "split", "step", "chance")
@@ -179,7 +179,10 @@ def _cells(table: pd.DataFrame, folder: Path) -> list[list[Any]]:
     last = table.drop_duplicates("key", keep="last").sort_values(["task", "estimator", "seed"])
     tested = last["split"].eq("test") & last["status"].eq("ok")
     statuses = last["key"].map(judged(table)["status"])
-    numbers = [rounded(last[name].where(tested).astype(float)) for name in COLUMNS]
+    shown = last[[*COLUMNS]].astype(float).where(tested)
+    for name in SELDOM:  # the page hides a column that is empty
+        shown[name] = shown[name].where(shown[name].gt(0).groupby(last["task"]).transform("any"))
+    numbers = [rounded(shown[name]) for name in COLUMNS]
     return [
         [str(task), str(estimator), int(seed), str(status), *values, files.get(str(key))]
         for task, estimator, seed, status, key, *values in zip(

@@ -22,9 +22,14 @@ COLUMNS = {
     "distortion": ("distortion (nats)", ".2f"),
     "support_mean": ("support", ".1f"),
     "decoder_calls": ("decoder calls", ".1f"),
+    "slopes": ("slopes", ".1f"),
+    "oracle_calls": ("oracle calls", ".1f"),
     "train_seconds": ("seconds", ".1f"),
 }
 """Columns of a summary: header and format of each."""
+
+SELDOM = ("slopes", "oracle_calls")
+"""Costs that few estimators have: a table has a column for one only if a row of it has any."""
 
 
 def summary(table: pd.DataFrame, task: str) -> pd.DataFrame:
@@ -53,7 +58,12 @@ def summary(table: pd.DataFrame, task: str) -> pd.DataFrame:
     if not chance.empty:
         rows["chance"] = {"accuracy": format(chance.iloc[0], ".3f")}
     frame = pd.DataFrame.from_dict(rows, orient="index")
-    present = [name for name in COLUMNS if name in frame and _is_shown(frame[name], final, name)]
+    unused = _unused(final)
+    present = [
+        name
+        for name in COLUMNS
+        if name in frame and name not in unused and _is_shown(frame[name], final, name)
+    ]
     headers = {name: COLUMNS[name][0] for name in present}
     frame = frame[["seeds", *present]].rename(columns=headers)
     last = last_rows(here)
@@ -115,12 +125,12 @@ def over_tasks_table(found: pd.DataFrame, baseline: str) -> pd.DataFrame:
 def metrics(table: pd.DataFrame, task: str) -> pd.DataFrame:
     """What `summary` says, in numbers: means and standard errors, and statistics of the score."""
     final = final_rows(table[table["task"] == task])
-    grouped = final.groupby("estimator")
+    grouped, unused = final.groupby("estimator"), _unused(final)
     wide = pd.DataFrame(
         {
             f"{name}_{what}": getattr(grouped[name], function)()
             for name in COLUMNS
-            if not (name == "train_seconds" and differing(final))
+            if name not in unused
             for what, function in (("mean", "mean"), ("standard_error", "sem"))
         }
     )
@@ -203,11 +213,20 @@ def _intervals(frame: pd.DataFrame, estimate: str, low: str, high: str, fmt: str
     ]
 
 
+def costs(rows: pd.DataFrame) -> list[str]:
+    """The columns of counted costs that a table of these rows has."""
+    return ["decoder_calls", *(name for name in SELDOM if rows[name].gt(0).any())]
+
+
+def _unused(final: pd.DataFrame) -> set[str]:
+    """The columns that no table of these rows has: costs that none has, and times of all kinds."""
+    times = {"train_seconds"} if differing(final) else set()
+    return times | ({*SELDOM} - {*costs(final)})
+
+
 def _is_shown(column: pd.Series, final: pd.DataFrame, name: str) -> bool:
-    """Leave out what no cell has, the loss where it is minus the ELBO, and times of all kinds."""
+    """Leave out what no cell has, and the loss where it is minus the ELBO."""
     if name == "loss" and final["elbo"].notna().any():
-        return False
-    if name == "train_seconds" and differing(final):
         return False
     return bool(column.fillna("").ne("").any())
 

@@ -9,7 +9,7 @@ from analysis.figures import save_row
 from analysis.files import write_whole
 from analysis.load import load_timing, outcomes
 from analysis.points import timed_steps
-from analysis.tables import markdown, write_table
+from analysis.tables import COLUMNS, costs, markdown, write_table
 from analysis.times import differing_code, under_equal_circumstances
 
 _METHOD = (
@@ -35,7 +35,7 @@ def times_of_steps(table: pd.DataFrame, task: str) -> pd.DataFrame:
             "median": grouped["milliseconds"].median(),
             "lower_quartile": grouped["milliseconds"].quantile(0.25),
             "upper_quartile": grouped["milliseconds"].quantile(0.75),
-            "decoder_calls": grouped["decoder_calls"].mean(),
+            **{name: grouped[name].mean() for name in costs(rows)},
             "repetitions": grouped.size(),
         }
     )
@@ -53,7 +53,11 @@ def times_table(table: pd.DataFrame, task: str) -> pd.DataFrame:
                 for low, high in zip(found["lower_quartile"], found["upper_quartile"], strict=True)
             ],
             "× the fastest": (found["median"] / found["median"].min()).map("{:.1f}".format),
-            "decoder calls": ["" if math.isnan(n) else f"{n:.1f}" for n in found["decoder_calls"]],
+            **{
+                COLUMNS[name][0]: ["" if math.isnan(n) else f"{n:.1f}" for n in found[name]]
+                for name in COLUMNS
+                if name in found
+            },
             "repetitions": found["repetitions"].astype(str),
         },
         index=found.index,

@@ -28,8 +28,8 @@ COMMON: dict[str, Any] = {
 
 NUMBERS = (
     "accuracy", "chance", "elbo", "nll", "nll_effective_samples", "rate", "distortion", "loss",
-    "support_mean", "unsolved", "decoder_calls", "decoder_calls_total", "train_seconds", "epoch",
-    "step",
+    "support_mean", "unsolved", "decoder_calls", "decoder_calls_total", "slopes", "oracle_calls",
+    "train_seconds", "epoch", "step",
 )  # fmt: skip
 
 

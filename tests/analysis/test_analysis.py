@@ -52,7 +52,7 @@ def rows_of(
 
 NULL = (
     "nll", "nll_effective_samples", "unsolved", "rate", "distortion", "support_mean",
-    "decoder_calls_total",
+    "decoder_calls_total", "slopes", "oracle_calls",
 )  # fmt: skip
 
 

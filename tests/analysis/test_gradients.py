@@ -47,7 +47,7 @@ def rows_of(
         "bias_square": (bias * norm) ** 2, "bias_square_error": 0.01 * norm**2,
         "variance": variance * norm**2, "variance_error": 0.1 * variance * norm**2, "cosine": 1.0,
         "cosine_error": 0.01, "declared": declared, "decoder_calls": calls,
-        "seconds": milliseconds / 1e3, "draws": 64,
+        "slopes": 0.0, "oracle_calls": 0.0, "seconds": milliseconds / 1e3, "draws": 64,
         "hyperparameters": json.dumps({"estimator": settings or {}}),
         "schema_version": GRADIENTS.version, "threads": 1, "cells_beside": 0, "device": "cpu",
         "machine": "one",
@@ -208,9 +208,22 @@ def test_the_report_is_written_from_rows_alone(table: pd.DataFrame, tmp_path: Pa
     assert {path.stem for path in figures} >= {"effect_of_decay", "effect_of_samples"}
 
 
+def test_slopes_and_oracle_calls_have_columns_where_there_are_any(table: pd.DataFrame) -> None:
+    """Rows of an earlier version, which did not count them, have none."""
+    for frame in (quality_table, budget_table):
+        assert not {"slopes", "oracle calls"} & {*frame(pooled(table), "ssvae")}
+        assert not {"slopes", "oracle calls"} & {*frame(pooled(table.assign(slopes=None)), "ssvae")}
+    table["slopes"] = (table["estimator"] == "gumbel") * 2.0
+    table.loc[table["estimator"] == "dense", "slopes"] = float("nan")
+    for frame in (quality_table, budget_table):
+        shown = frame(pooled(table), "ssvae")
+        assert shown.loc[["gumbel", "rloo", "dense"], "slopes"].tolist() == ["2.0", "0.0", "–"]
+        assert "oracle calls" not in shown
+
+
 def test_measurements_of_another_schema_are_refused(table: pd.DataFrame, tmp_path: Path) -> None:
     write(table.assign(schema_version=2), tmp_path, GRADIENTS)
-    with pytest.raises(ResultsError, match="schema 2, this is 4: read them"):
+    with pytest.raises(ResultsError, match=f"schema 2, this is {GRADIENTS.version}: read"):
         load_gradients(tmp_path)
 
 

@@ -96,6 +96,24 @@ def test_cells_have_their_status_numbers_and_file(tmp_path: Path) -> None:
     assert with_score[3:5] == ["ok", 0.5]
 
 
+def test_costs_that_no_cell_of_a_task_has_leave_their_column_empty(tmp_path: Path) -> None:
+    """The page hides it then."""
+    few = table_of(
+        cell("game", "sfe", 0, 0.5, slopes=0.0, oracle_calls=0.0),
+        cell("game", "lost", 0, 0.5, "diverged", slopes=7.0),
+        cell("images", "sfe", 0, 0.5, slopes=0.0, oracle_calls=0.0),
+        cell("images", "gumbel", 0, 0.5, slopes=3.0, oracle_calls=0.0),
+    )
+    data = page_data.page_data(few, tmp_path)
+    places = [4 + [*data["metrics"]].index(name) for name in ("slopes", "oracle_calls")]
+    found = {tuple(row[:2]): [row[place] for place in places] for row in data["cells"]}
+    assert found == {
+        ("game", "sfe"): [None, None], ("game", "lost"): [None, None],
+        ("images", "sfe"): [0, None], ("images", "gumbel"): [3, None],
+    }  # fmt: skip
+    assert not {"slopes", "oracle_calls"} & {*data["tasks"]["images"]["metrics"]}
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_gives_a_page(name: str, tmp_path: Path) -> None:
     page = write_page(tmp_path, BAD[name], [], {}).read_text()

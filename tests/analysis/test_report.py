@@ -13,6 +13,7 @@ import pytest
 from analysis import figures, report
 from analysis.load import final_rows, load_results
 from analysis.report import write_report
+from analysis.schema import TRAINING
 from analysis.stored import JOURNAL, ResultsError
 from analysis.tables import latex, markdown, metrics, seconds, summary
 from tests.analysis.synthetic import ask, cell, grid, table_of, write, write_cells
@@ -49,6 +50,38 @@ def test_the_report_says_how_many_seeds_each_statement_rests_on(tmp_path: Path) 
     assert "Intervals of interquartile means need 5 seeds" in text
     partial = table[~((table["estimator"] == "sfe") & (table["seed"] == 2))]
     assert "over 2 to 3 seeds" in text_of(partial, tmp_path)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_slopes_and_oracle_calls_have_columns_where_a_row_has_any(tmp_path: Path) -> None:
+    """In the tables of a task, as text and as numbers; a run that diverged has no row there."""
+    counted = grid(["game", "ssvae"], NAMES, 2).assign(slopes=0.0, oracle_calls=0.0)
+    mine = (counted["task"] == "game") & (counted["estimator"] == "rloo")
+    counted.loc[mine, "slopes"] = 2.0
+    lost = table_of([cell("game", "sfe", 2, 0.5, status="diverged", oracle_calls=9.0)])
+    table = pd.concat([counted, lost], ignore_index=True)
+    text = text_of(table, tmp_path)
+    shown = summary(table, "game")
+    assert shown.loc[NAMES, "slopes"].tolist() == ["0.0 ± 0.0", "2.0 ± 0.0", "0.0 ± 0.0"]
+    assert text.count("| decoder calls | slopes | seconds |") == 1
+    assert text.count("| decoder calls | seconds |") == 1
+    game, ssvae = (metrics(table, task) for task in ("game", "ssvae"))
+    assert game.loc[NAMES, "slopes_mean"].tolist() == [0, 2, 0]
+    assert not [name for frame in (game, ssvae) for name in frame if "oracle" in name]
+    assert not [name for name in ssvae if "slopes" in name]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_earlier_version_is_reported_without_what_it_did_not_count(tmp_path: Path) -> None:
+    write(grid(["game"], NAMES, 2).assign(schema_version=TRAINING.version - 1), tmp_path)
+    path = tmp_path / "table.parquet"
+    added = [*TRAINING.added[TRAINING.version]]
+    pq.write_table(pq.read_table(path).drop_columns(added), path)
+    text, page = (file.read_text() for file in write_report(tmp_path)[:2])
+    assert "| decoder calls | seconds |" in text
+    assert "slopes" not in text
+    assert ">decoder calls</th>" in page
+    assert ">slopes</th>" not in page
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -16,7 +16,7 @@ def rows_of(estimator: str, *milliseconds: float, **columns: object) -> list[dic
     common |= {
         "task": "ssvae", "estimator": estimator, "seed": 0, "key": f"{estimator}{columns}",
         "schema_version": TIMING.version, "cells_beside": 0, "decoder_calls": 2.0,
-        "peak_memory_mb": 500.0, **columns,
+        "slopes": 0.0, "oracle_calls": 0.0, "peak_memory_mb": 500.0, **columns,
     }  # fmt: skip
     return [
         common | {"repetition": place, "milliseconds": float(value)}
@@ -46,6 +46,16 @@ def test_times_are_medians_over_repetitions_and_seeds(table: pd.DataFrame) -> No
     shown = times_table(table, "ssvae")
     assert shown.loc["dense", "quartiles"] == "21 to 30"
     assert shown.loc["dense", "× the fastest"] == "3.4"
+
+
+def test_slopes_and_oracle_calls_have_columns_where_there_are_any(table: pd.DataFrame) -> None:
+    shown = times_table(table, "ssvae")
+    assert shown["decoder calls"].tolist() == ["2.0", "2.0"]
+    assert not {"slopes", "oracle calls"} & {*shown}
+    table["oracle_calls"] = (table["estimator"] == "dense") * 3.0
+    shown = times_table(table, "ssvae")
+    assert shown["oracle calls"].to_dict() == {"sfe": "0.0", "dense": "3.0"}
+    assert "slopes" not in shown
 
 
 def test_the_report_tells_of_what_it_leaves_out(table: pd.DataFrame, tmp_path: Path) -> None:
