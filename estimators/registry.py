@@ -30,6 +30,21 @@ def register(estimator: E) -> E:
     return estimator
 
 
+def wing_of(estimator: type[Estimator]) -> str:
+    """The folder here that an estimator's file is in, such as "relaxed" (the file itself, if it is
+    in none), or the package that it comes from."""
+    package, *inside = estimator.__module__.split(".")
+    return inside[0] if package == "estimators" and inside else package
+
+
+def wings() -> dict[str, list[str]]:
+    """The names of the estimators in each wing, all in alphabetical order."""
+    found: dict[str, list[str]] = {}
+    for name, estimator in all_estimators().items():
+        found.setdefault(wing_of(estimator), []).append(name)
+    return dict(sorted(found.items()))
+
+
 @cache
 def all_estimators() -> dict[str, type[Estimator]]:
     """Every registered estimator by name, in alphabetical order."""

@@ -86,6 +86,7 @@ def gradients(
     trained_by
         The estimator that the models are trained by.
     """
+    from bench.cli.registered import no_single_estimator
     from bench.gradients.plan import plan_gradients
     from estimators.registry import all_estimators
 
@@ -93,7 +94,7 @@ def gradients(
     output.check()
     profile = grid.load_profile()
     if trained_by not in all_estimators():  # one name, where the grid takes several, or all
-        raise unknown("estimator", trained_by, all_estimators(), "see run_bench.py list")
+        raise no_single_estimator(trained_by, all_estimators(), "see run_bench.py list")
     models = grid.plan(profile, trained_by)
     planned = plan_gradients(grid.plan(profile), models, profile, grid.data_dir)
     return _run(planned, grid.execution("gradients"), "gradients", output)
@@ -261,7 +262,9 @@ def report(results: Path, /, *, baseline: str | None = None, against: Path | Non
             try:
                 written = write_report(results, baseline, against)
             except UnknownBaselineError as error:
-                raise unknown("estimator", error.name, error.known, error.listing) from error
+                from bench.cli.registered import no_single_estimator  # which imports torch
+
+                raise no_single_estimator(error.name, error.known, error.listing) from error
         elif baseline or against:
             raise UserError(f"--baseline and --against are for trainings, {results} holds {kind}")
         else:

@@ -1,10 +1,11 @@
 """What the commands that run cells have in common: their options, and how these are checked."""
 
+import itertools
 import os
 import shlex
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -79,7 +80,7 @@ class Grid:
     tasks: Annotated[str, Parameter(alias="--task")] = "all"
     """Names separated by commas, or "all" that the profile has settings for."""
     estimators: Annotated[str, Parameter(alias="--estimator")] = "all"
-    """Names separated by commas, or "all"."""
+    """Names separated by commas, of estimators or of wings, such as "relaxed"; or "all"."""
     profile: str = "quick"
     """How long and how large: a name from `run_bench.py list`, or the path of a TOML file."""
     seeds: Annotated[int | None, WHOLE] = None
@@ -174,13 +175,15 @@ class Grid:
             UserError: a name, a setting or a data set is wrong.
         """
         from bench.cells.cell import plan
-        from estimators.registry import all_estimators
+        from estimators.registry import all_estimators, wings
         from tasks.data.base import DataError
         from tasks.registry import all_tasks
 
         registered, every = all_tasks(), all_estimators()
-        tasks = _names("task", self.tasks, registered, profile.tasks or registered)
-        chosen = _names("estimator", estimators or self.estimators, every, every)
+        own = [name for name in registered if name in (profile.tasks or registered)]
+        tasks = _names("task", self.tasks, registered, {"all": own})
+        groups = {**wings(), "all": every}
+        chosen = _names("estimator", estimators or self.estimators, every, groups)
         seeds = self.seeds or profile.seeds
         try:
             return plan(
@@ -269,24 +272,25 @@ def results_errors() -> Iterator[None]:
         raise UserError(str(error)) from error
 
 
-def _names(kind: str, given: str, known: Collection[str], every: Collection[str]) -> list[str]:
-    """Names separated by commas, each checked, in the order of the registry and without doubles.
+def _names(
+    kind: str, given: str, known: Collection[str], groups: Mapping[str, Iterable[str]]
+) -> list[str]:
+    """Names separated by commas, each checked, in the order given and without doubles.
 
     Args:
         kind: what they name.
         given: by the user.
         known: the registry's.
-        every: those that "all" stands for, beside which others may be named.
+        groups: names that stand for several of these, where they are none themselves.
     """
-    names = {name.strip() for name in given.split(",")} - {""}
+    names = [name.strip() for name in given.split(",") if name.strip()]
     if not names:
         raise UserError(f"--{kind}s: give one name at least, or all")
-    for name in sorted(names - {"all"}):
-        if name not in known:
-            raise unknown(kind, name, [*known, "all"], "see run_bench.py list")
-    if "all" in names:
-        names |= {*every}
-    return [name for name in known if name in names]
+    for name in names:
+        if name not in known and name not in groups:
+            raise unknown(kind, name, [*known, *groups], "see run_bench.py list")
+    found = ([name] if name in known else groups[name] for name in names)
+    return [*dict.fromkeys(itertools.chain.from_iterable(found))]
 
 
 def _dashed(name: str) -> str:

@@ -4,17 +4,17 @@ import inspect
 import json
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.errors import UserError, invalid
+from bench.errors import UserError, invalid, unknown
 from bench.profiles.profile import TrainingSettings
 from estimators.base import Estimator
-from estimators.registry import all_estimators
+from estimators.registry import all_estimators, wings
 from estimators.searched import searched
 from tasks.base import Task
 from tasks.registry import all_tasks
@@ -34,6 +34,20 @@ def check_registered() -> None:
     _check(estimators, Estimator)
     for task in tasks.values():
         _check_metrics(task)
+
+
+def no_single_estimator(name: str, known: Collection[str], listing: str) -> UserError:
+    """The error for a name that is not there where one estimator is wanted.
+
+    Args:
+        name: what the user wrote, perhaps a wing's.
+        known: the names there are.
+        listing: how to see them all.
+    """
+    check_registered()  # a report has not looked at them
+    if name in wings():
+        return UserError(f"{name!r} is a wing: name one estimator; {listing}")
+    return unknown("estimator", name, known, listing)
 
 
 def _check(classes: Mapping[str, type], base: type) -> None:

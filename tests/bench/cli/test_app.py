@@ -92,6 +92,10 @@ def test_a_baseline_that_did_not_run_is_told_with_the_nearest(here: Here, finish
     assert done.returncode == 2
     assert done.stderr.startswith("error: no estimator 'dens': did you mean 'dense'? these results")
     assert done.stderr.count("\n") == 1
+    done = here("report", finished / "results", "--baseline", "relaxed")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: 'relaxed' is a wing: name one estimator; these results ")
+    assert done.stderr.count("\n") == 1
 
 
 METRICS = [name for name in TRAINING.columns.names if name not in CIRCUMSTANCES]
@@ -128,6 +132,10 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(here: Here, finished: 
     [
         (["--tasks", "ssvea"], "no task 'ssvea': did you mean 'ssvae'? see run_bench.py list"),
         (["--estimators", "sparsemx"], "no estimator 'sparsemx': did you mean 'sparsemax'?"),
+        (["--estimators", "relaxd,sfe"], "no estimator 'relaxd': did you mean 'relaxed'? see run_"),
+        (["--estimators", "relaxed,sef"], "no estimator 'sef': did you mean 'sfe'?"),
+        (["tune", "--estimators", "sumed"], "no estimator 'sumed': did you mean 'summed'?"),
+        (["--timing", "--estimators", "sampledd"], "did you mean 'sampled'?"),
         (["--estimators", "qqqqqq"], "no estimator 'qqqqqq': see run_bench.py list"),
         (["--profile", "quik"], "no profile 'quik': did you mean 'quick'?"),
         (["--profile", "there/is/none.toml"], "profile there/is/none.toml: no such file"),
@@ -141,6 +149,10 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(here: Here, finished: 
         (["--seeds", "0"], "--seeds 0: give 1 to 1000"),
         (["--seeds", "20000000"], "--seeds 20000000: give 1 to 1000"),
         (["--threads", "99999999999"], "--threads 99999999999: give 1 to 1000"),
+        (
+            ["gradients", "--trained-by", "relaxed"],
+            "'relaxed' is a wing: name one estimator; see run_bench.py list\n",
+        ),
         (["gradients", "--trained-by", "sparsmax"], "did you mean 'sparsemax'?"),
         (
             ["gradients", "--estimators", "none", "--trained-by", "dense,rloo"],

@@ -11,7 +11,8 @@ from bench.cli.options import Grid
 from bench.errors import UserError
 from bench.grid.runner import Execution
 from bench.profiles.profile import Profile
-from estimators.registry import all_estimators
+from estimators.registry import all_estimators, wings
+from tasks.registry import all_tasks
 from tests.bench.conftest import Here
 
 
@@ -60,6 +61,42 @@ def test_all_tasks_are_those_of_the_profile_whatever_is_named_beside(profile: Pr
         planned = Grid(tasks=named, estimators="sfe,all", seeds=1).plan(own)
         assert {item.cell.task for item in planned} == tasks
         assert {item.cell.estimator for item in planned} == {*all_estimators()}
+
+
+def chosen(profile: Profile, estimators: str) -> list[str]:
+    """The estimators of a grid, in its order."""
+    planned = Grid(tasks="bitvector", estimators=estimators, seeds=1).plan(profile)
+    return [item.cell.estimator for item in planned]
+
+
+def test_a_wing_stands_for_its_members_in_the_order_given(profile: Profile) -> None:
+    relaxed = wings()["relaxed"]
+    assert len(relaxed) > 1
+    assert chosen(profile, "relaxed,rloo") == [*relaxed, "rloo"]
+    assert chosen(profile, "rloo, none,relaxed") == ["rloo", "none", *relaxed]
+    last = relaxed[-1]
+    assert chosen(profile, f"{last},relaxed,{last}") == [last, *relaxed[:-1]]
+    others = [name for name in all_estimators() if name not in relaxed]
+    assert chosen(profile, "relaxed,all") == [*relaxed, *others]
+
+
+def test_an_estimator_counts_before_a_wing_of_its_name(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = {"dense": ["sfe", "rloo"], "all": ["sfe"], "theirs": ["sfe", "nvil"]}
+    monkeypatch.setattr("estimators.registry.wings", lambda: groups)
+    assert chosen(profile, "dense,theirs") == ["dense", "sfe", "nvil"]
+    assert chosen(profile, "all") == [*all_estimators()]
+
+
+def test_tasks_are_in_the_order_given_too(profile: Profile) -> None:
+    """All are in the registry's, whatever the profile's is."""
+    assert [*profile.tasks] != [*all_tasks()]
+    for named, tasks in (
+        ("ssvae,bitvector,ssvae", ["ssvae", "bitvector"]), ("all", [*all_tasks()]),
+    ):  # fmt: skip
+        planned = Grid(tasks=named, estimators="none", seeds=1).plan(profile)
+        assert [item.cell.task for item in planned] == tasks
 
 
 @pytest.mark.parametrize(("value", "folder"), [("", None), ("some/where", Path("some/where"))])
