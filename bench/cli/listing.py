@@ -1,7 +1,7 @@
 """What `run_bench.py list` prints: what there is as tables, every setting as TOML."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterator
 from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -14,7 +14,7 @@ from bench.gradients.measure import GradientSettings
 from bench.profiles.profile import Profile, TrainingSettings, bundled_profiles, load_profile
 from bench.search.space import ALWAYS
 from estimators.base import Estimator
-from estimators.registry import all_estimators
+from estimators.registry import all_estimators, wings
 from estimators.searched import Choices, searched
 from tasks.base import Task
 from tasks.data.datasets import DATASETS
@@ -27,7 +27,7 @@ NARROWER = """\
 
 
 def print_listing(console: Console) -> None:
-    """Tasks, estimators with the tasks that they run on, profiles and data sets."""
+    """Tasks, estimators by wing, profiles and data sets."""
     tasks, estimators = all_tasks(), all_estimators()
     print_table(
         console,
@@ -36,7 +36,7 @@ def print_listing(console: Console) -> None:
         (
             (
                 t.name,
-                t.family,
+                _latent(t),
                 _settings(t.Settings),
                 _searched(TrainingSettings, ALWAYS | t.searched_training),
                 " ".join(t.metrics),
@@ -46,13 +46,7 @@ def print_listing(console: Console) -> None:
         ),
         fold=True,
     )
-    print_table(
-        console,
-        "estimators",
-        ("name", "tasks", "bias", "decoder", "settings", "knobs", "a search varies", "source"),
-        (_estimator(e, tasks.values()) for e in estimators.values()),
-        fold=True,
-    )
+    _print_estimators(console)
     print_table(
         console,
         "profiles",
@@ -64,6 +58,43 @@ def print_listing(console: Console) -> None:
         fold=True,
     )
     console.print(f"data sets: {', '.join(DATASETS)}", soft_wrap=True)
+
+
+def _print_estimators(console: Console) -> None:
+    """Estimators by wing, and what is to be said of some of them in a line."""
+    rows: list[tuple[str, ...]] = []
+    lines = ["* a knob: `gradients` measures at several values of it, as of samples"]
+    for wing, names in wings().items():
+        own = [all_estimators()[name] for name in names]
+        rows += [(f"{wing}:",), *map(_estimator, own)]
+        lines += [f"{one.name} skips {tasks}" for one in own if (tasks := _skipped(one))]
+    header = ("name", "bias", "decoder", "settings (searched range) *", "source")
+    print_table(console, "estimators", header, rows, fold=True)
+    for line in lines:
+        print_line(console, line)
+
+
+def _skipped(estimator: type[Estimator]) -> str:
+    """The tasks that an estimator does not take, with the reasons."""
+    found: dict[str, list[str]] = {}
+    for task in all_tasks().values():
+        if reason := _refusal(estimator, task):
+            found.setdefault(reason, []).append(task.name)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in found.items())
+
+
+def _latent(task: type[Task]) -> str:
+    """What a task has for a latent variable."""
+    return task.family
+
+
+def _refusal(estimator: type[Estimator], task: type[Task]) -> str | None:
+    """Why an estimator does not take a task, whatever the settings of both; None if it does."""
+    if task.family not in estimator.families:
+        return f"it takes {' or '.join(sorted(estimator.families))} latents only"
+    if estimator.relaxed and not task.accepts_relaxed:
+        return "it relaxes z, which the decoder does not take"
+    return None
 
 
 def print_settings(console: Console) -> None:
@@ -111,32 +142,38 @@ def _meaning(field: FieldInfo) -> str:
     return f"{field.description or ''} {'(' + ' | '.join(few) + ')' if few else ''}".rstrip()
 
 
-def _estimator(estimator: type[Estimator], tasks: Iterable[type[Task]]) -> tuple[str, ...]:
-    runs = [task.name for task in tasks if task.family in estimator.families]
+def _estimator(estimator: type[Estimator]) -> tuple[str, ...]:
+    knobs = [knob.setting for knob in estimator.knobs]
+    own = _with_ranges(estimator.Settings, estimator.Settings.model_fields, knobs)
+    training = _with_ranges(TrainingSettings, estimator.searched_training)
     decoder = "relaxed z" if estimator.relaxed else "hard z"
-    settings = _settings(estimator.Settings)
-    knobs = " ".join(knob.setting for knob in estimator.knobs)
-    varied = [_searched(TrainingSettings, estimator.searched_training)]
-    varied += [_searched(estimator.Settings, estimator.Settings.model_fields)]
-    return (
-        estimator.name,
-        " ".join(runs),
-        estimator.bias,
-        decoder,
-        settings,
-        knobs,
-        " ".join(filter(None, varied)),
-        estimator.citation,
-    )
+    settings = " ".join([*own, *training])
+    return estimator.name, estimator.bias, decoder, settings, estimator.citation
+
+
+def _with_ranges(
+    model: type[BaseModel], names: Collection[str], knobs: Collection[str] = ()
+) -> Iterator[str]:
+    """Settings of a model as they are by default, with what a search varies them in, and a star
+    where `gradients` turns them."""
+    ranges = _ranges(model)
+    for name, value in model():
+        if name in names:
+            searched_in = f" ({ranges[name]})" if name in ranges else ""
+            yield f"{name}={value}{searched_in}{'*' * (name in knobs)}"
 
 
 def _searched(model: type[BaseModel], names: Collection[str]) -> str:
     """What a search may vary of a model, with the ends of each range."""
-    return " ".join(
-        f"{name}={'|'.join(d.values) if isinstance(d, Choices) else f'{d.low:g}…{d.high:g}'}"
+    return " ".join(f"{name}={ends}" for name, ends in _ranges(model).items() if name in names)
+
+
+def _ranges(model: type[BaseModel]) -> dict[str, str]:
+    """The ends of the range that a search varies a setting in, or all choices, by its name."""
+    return {
+        name: "|".join(d.values) if isinstance(d, Choices) else f"{d.low:g}…{d.high:g}"
         for name, d in searched(model).items()
-        if name in names
-    )
+    }
 
 
 def _settings(model: type[BaseModel]) -> str:

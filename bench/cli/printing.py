@@ -45,29 +45,39 @@ def print_table(
         console: where to.
         title: above it.
         header: of each column.
-        rows: what they hold.
+        rows: what they hold; one of a single cell heads those after it.
         fold: also words may be broken, where the table is too wide; else the lines become longer.
     """
-    lines = [[*header], *([str(cell) for cell in row] for row in rows)]
-    columns = [*zip(*lines, strict=True)]
+    names, texts = [*header], [[str(cell) for cell in row] for row in rows]
+    blank = [""] * (len(names) - 1)
+    lines = [names, *(row + blank if len(row) == 1 else row for row in texts)]
+    between = 3 * len(names) + 1
+    room = console.width if console.is_terminal else max(console.width, WIDE)
+    widths = _widths([*zip(*lines, strict=True)], room - between, fold)
+    heading = Text(title, style="table.title")
+    table = Table(title=heading, title_justify="left", width=sum(widths) + between)
+    for name, width in zip(names, widths, strict=True):
+        table.add_column(Text(name), width=width, overflow="fold")
+    for row, line in zip(texts, lines[1:], strict=True):
+        if len(row) == 1:
+            table.add_section()
+        table.add_row(*map(Text, line), style="bold" if len(row) == 1 else None)
+    console.print(table, crop=False)
+
+
+def _widths(columns: Sequence[Sequence[str]], room: int, fold: bool) -> list[int]:
+    """How wide columns are made to fit into a room: the widest give way, but for the first, and for
+    their longest words where these are not to be broken."""
     widths = [max(map(cell_len, texts)) for texts in columns]
     longest_words = [max(map(cell_len, " ".join(texts).split()), default=0) for texts in columns]
     least = [widths[0], *([1] * len(columns) if fold else longest_words)[1:]]
-    between = 3 * len(columns) + 1
-    room = console.width if console.is_terminal else max(console.width, WIDE)
-    while sum(widths) + between > room:
+    while sum(widths) > room:
         loose = [(width, place) for place, width in enumerate(widths) if width > least[place]]
         if not loose:
             break
         _, widest = max(loose)
         widths[widest] -= 1
-    heading = Text(title, style="table.title")
-    table = Table(title=heading, title_justify="left", width=sum(widths) + between)
-    for name, width in zip(lines[0], widths, strict=True):
-        table.add_column(Text(name), width=width, overflow="fold")
-    for line in lines[1:]:
-        table.add_row(*map(Text, line))
-    console.print(table, crop=False)
+    return widths
 
 
 def print_frames(

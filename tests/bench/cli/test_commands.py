@@ -5,22 +5,25 @@ import os
 import subprocess
 import sys
 import tomllib
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
+from rich.console import Console
 
 from analysis.load import load_gradients, load_results
 from analysis.schema import GRADIENTS
-from bench.cells.cell import Planned
+from bench.cells.cell import Planned, plan
 from bench.cells.evaluation import EvaluationSettings
+from bench.cli import listing
 from bench.cli.options import GRID_ALONE
 from bench.gradients.measure import GradientSettings
 from bench.grid import runner
 from bench.grid.grid import run_cells
 from bench.profiles.profile import Profile, TrainingSettings
-from estimators.registry import all_estimators
+from estimators.registry import all_estimators, wings
 from tasks.registry import all_tasks
 from tests.bench.conftest import ROOT, Here, bench, cell_of
 
@@ -89,6 +92,66 @@ def test_list_names_everything(here: Here) -> None:
     flat = done.stdout.replace("\n", " ")
     for name in [*all_tasks(), *all_estimators(), "quick", "digits"]:
         assert name in flat
+
+
+def listed(width: int) -> list[str]:
+    """The lines of the listing, from the estimators on."""
+    console = Console(file=StringIO(), force_terminal=True, width=width, color_system=None)
+    listing.print_listing(console)
+    file = console.file
+    assert isinstance(file, StringIO)
+    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    return lines[lines.index("estimators") :]
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_estimators_are_listed_by_wing_in_words_that_are_whole(width: int) -> None:
+    lines = listed(width)
+    table = lines[: lines.index(next(line for line in lines if line[:1] == "└"))]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table if line[0] == "│"]
+    expected = [[f"{wing}:", *names] for wing, names in wings().items()]
+    assert [row[0] for row in rows if row[0]] == [name for names in expected for name in names]
+    for name, estimator in all_estimators().items():
+        (row,) = [row for row in rows if row[0] == name]
+        assert row[1] == estimator.bias
+        assert row[2] in ("relaxed z", "hard z")
+    assert max(map(len, table)) <= width
+    assert sum(line[0] == "├" for line in table) == len(wings()) - 1
+
+
+def test_a_setting_is_listed_with_its_default_and_what_turns_it() -> None:
+    (row,) = [line for line in listed(300) if line.startswith("│ sfe-learned ")]
+    assert " samples=1 (1…16) form=network (constant|network) hidden=128 layers=1 " in row
+    assert " baseline_learning_rate=0.001 (0.0001…0.03) " in row
+    (row,) = [line for line in listed(300) if line.startswith("│ sfe-ma ")]
+    assert " samples=1 (1…16) decay=0.9 (0.5…0.99)* " in row
+
+
+def test_tasks_that_an_estimator_skips_are_listed_with_the_reasons(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reasons = {
+        ("rloo", "ssvae"): "it does not want to",
+        ("dense", "bitvector"): "it is late",
+        ("dense", "signal_game"): "it is tired",
+        ("dense", "ssvae"): "it is late",
+    }
+    monkeypatch.setattr(listing, "_refusal", lambda e, t: reasons.get((e.name, t.name)))
+    lines = listed(80)
+    end = next(place for place, line in enumerate(lines) if line[:1] == "└")
+    assert lines[end + 2 : end + 5] == [
+        "rloo skips ssvae: it does not want to",
+        "dense skips bitvector, ssvae: it is late; signal_game: it is tired",
+        "profiles",
+    ]
+
+
+def test_what_is_listed_as_skipped_is_skipped(profile: Profile) -> None:
+    planned = plan([*all_tasks()], [*all_estimators()], 1, profile)
+    for cell, skip in ((item.cell, item.skip) for item in planned):
+        reason = listing._refusal(all_estimators()[cell.estimator], all_tasks()[cell.task])
+        assert (reason is None) == (skip is None), cell.name
+    assert any(item.skip for item in planned)
 
 
 def test_settings_are_listed_as_toml_with_their_defaults_and_meanings(here: Here) -> None:

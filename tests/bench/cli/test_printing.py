@@ -50,6 +50,16 @@ def test_words_are_folded_where_they_may_be_and_none_is_cut() -> None:
     assert found == ["".join(column).replace(" ", "") for column in zip(*ROWS, strict=True)]
 
 
+def test_a_row_of_one_cell_heads_those_after_it() -> None:
+    console = Console(file=StringIO(), width=80, color_system=None)
+    print_table(console, "", ("name", "number"), [("odd:",), ("one", 1), ("even:",), ("two", 2)])
+    file = console.file
+    assert isinstance(file, StringIO)
+    shown = [line.replace("│", "").split() for line in file.getvalue().splitlines()[3:-1]]
+    rule = "├───────┼────────┤"
+    assert shown == [["odd:"], ["one", "1"], [rule], ["even:"], ["two", "2"]]
+
+
 def test_what_is_no_terminal_has_room_for_a_row_on_a_line() -> None:
     lines = printed(terminal=False, width=80, fold=False)
     (line,) = [line for line in lines if "sfe" in line]
