@@ -3,6 +3,8 @@
 import hashlib
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -25,17 +27,19 @@ class Streams:
     def __init__(self, seed: int, device: str = "cpu") -> None:
         self.seed = seed
         self.device = device
-        self._orders: dict[str, tuple[int, int, torch.Tensor]] = {}
+        self._orders: dict[str, tuple[int, int, Tensor]] = {}
 
     def generator(self, name: str, number: int = 0, device: str | None = None) -> torch.Generator:
         """A fresh generator for stream `name` at `number` (a step, an epoch, a batch)."""
         generator = torch.Generator(device=device or self.device)
         return generator.manual_seed(derive_seed(self.seed, name, number))
 
-    def shuffled(self, name: str, count: int, batch_size: int, step: int) -> torch.Tensor:
+    def shuffled(
+        self, name: str, count: int, batch_size: int, step: int
+    ) -> Int64[Tensor, " {batch_size}"]:
         """Indices of the batch at `step` when `count` items are reshuffled every epoch.
 
-        A last, partial batch of an epoch is left out. Indices are on the CPU, (batch_size,).
+        A last, partial batch of an epoch is left out. Indices are on the CPU.
 
         Raises:
             ValueError: there are fewer items than a batch takes.

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from estimators.mappings.finite import check_finite
 
-Oracle = Callable[[Tensor], Tensor]
-"""From scores (B, D) to the structure of highest score in each row, as indicators (B, D)."""
+Oracle = Callable[[Float[Tensor, "B D"]], Float[Tensor, "B D"]]
+"""From scores to the structure of highest score in each row, as indicators."""
 
 DEPENDENT = 1e-10
 """A vertex this close to the affine hull of the set, relative to its norm, adds nothing."""
@@ -27,20 +28,23 @@ DEPENDENT = 1e-10
 class ActiveSetSolution(NamedTuple):
     """A distribution over a few structures whose mean is (nearly) the SparseMAP marginals."""
 
-    vertices: Tensor
-    """(B, M, D), indicator vectors; distinct where the probability is positive."""
-    probabilities: Tensor
-    """(B, M), differentiable in the scores; zero for padding."""
-    marginals: Tensor
-    """(B, D): the mean of the vertices, differentiable in the scores."""
-    residual: Tensor
-    """(B,): a bound on ‖marginals − μ*‖₂, but for rounding in float64."""
-    converged: Tensor
-    """(B,) bool: the residual is within the tolerance."""
+    vertices: Float[Tensor, "B M D"]
+    """Indicator vectors; distinct where the probability is positive."""
+    probabilities: Float[Tensor, "B M"]
+    """Differentiable in the scores; zero for padding."""
+    marginals: Float[Tensor, "B D"]
+    """The mean of the vertices, differentiable in the scores."""
+    residual: Float[Tensor, " B"]
+    """A bound on ‖marginals − μ*‖₂, but for rounding in float64."""
+    converged: Bool[Tensor, " B"]
+    """The residual is within the tolerance."""
 
 
 def sparsemap(
-    scores: Tensor, oracle: Oracle, tolerance: float = 1e-6, max_iterations: int = 1000
+    scores: Float[Tensor, "B D"],
+    oracle: Oracle,
+    tolerance: float = 1e-6,
+    max_iterations: int = 1000,
 ) -> ActiveSetSolution:
     """SparseMAP for a structure that is given by its oracle.
 
@@ -49,7 +53,7 @@ def sparsemap(
     that spans less than the face that μ* lies in gives a projection of the Jacobian.
 
     Args:
-        scores: s, (B, D), any floating dtype; the work is done in float64.
+        scores: s, of any floating dtype; the work is done in float64.
         oracle: finds the best structure of each row; called with float64 scores.
         tolerance: on the residual, which is √(2 · duality gap). Where entries of s beyond [0, 1]
             compete, as those of structures may, rounding leaves some 10⁻⁷ of the largest.
@@ -82,13 +86,17 @@ def sparsemap(
     )
 
 
-def on_its_support(vertices: Tensor, weights: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """A given solution with the derivative of its active set: vertices, and probabilities (B, M).
+def on_its_support(
+    vertices: Float[Tensor, "B M D"],
+    weights: Float[Tensor, "B M"],
+    scores: Float64[Tensor, "B D"],
+) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M"]]:
+    """A given solution with the derivative of its active set: vertices, and probabilities.
 
     Args:
-        vertices: (B, M, D).
-        weights: (B, M), zero for padding, without gradient.
-        scores: s, (B, D), float64, of the problem with one variable for each coordinate.
+        vertices: the support.
+        weights: zero for padding, without gradient.
+        scores: s, of the problem with one variable for each coordinate.
     """
     used = (weights > 0).to(scores.dtype)
     shifted = (vertices - scores.detach()[:, None, :]) * used[:, :, None]
@@ -98,12 +106,16 @@ def on_its_support(vertices: Tensor, weights: Tensor, scores: Tensor) -> tuple[T
 
 
 def differentiable(
-    vertices: Tensor, weights: Tensor, inverse: Tensor, y: Tensor, scores: Tensor
-) -> Tensor:
-    """Weights (B, M) with their derivative in the scores (B, D): that of V (s − constant).
+    vertices: Float[Tensor, "B M D"],
+    weights: Float[Tensor, "B M"],
+    inverse: Float[Tensor, "B M M"],
+    y: Float[Tensor, "B M 1"],
+    scores: Float[Tensor, "B D"],
+) -> Float[Tensor, "B M"]:
+    """Weights with their derivative in the scores: that of V (s − constant).
 
-    The derivative is R − R11ᵀR / 1ᵀR1 applied to it, with y = R1 (B, M, 1): the inverse of VVᵀ on
-    weights that sum to zero.
+    The derivative is R − R11ᵀR / 1ᵀR1 applied to it, with y = R1: the inverse of VVᵀ on weights
+    that sum to zero.
     """
     shift = scores - scores.detach()
     change = torch.einsum("bmd,bd->bm", vertices, shift)[:, :, None]
@@ -113,8 +125,8 @@ def differentiable(
     return weights + along.squeeze(2)
 
 
-def snapped(direction: Tensor) -> Tensor:
-    """A direction (B, D) in whole multiples of 2⁻²⁶ of its largest entry, so that ties are ties.
+def snapped(direction: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    """A direction in whole multiples of 2⁻²⁶ of its largest entry, so that ties are ties.
 
     The direction is at right angles to the differences of a set's vertices, so that entries are
     equal, or zero, again and again; rounding would choose between them, and choose otherwise for
@@ -131,7 +143,7 @@ class Solver:
     row needs them.
     """
 
-    def __init__(self, target: Tensor, start: Tensor) -> None:
+    def __init__(self, target: Float[Tensor, "B D"], start: Float[Tensor, "B D"]) -> None:
         rows, size = target.shape
         slots = min(size + 1, 16)
         self.target = target
@@ -146,12 +158,12 @@ class Solver:
         self.weights[:, 0] = 1
         self.used[:, 0] = True
 
-    def point(self) -> Tensor:
-        """μ − s for the current weights, (B, D)."""
+    def point(self) -> Float[Tensor, "B D"]:
+        """μ − s for the current weights."""
         return torch.bmm(self.weights[:, None, :], self.shifted).squeeze(1)
 
-    def add(self, vertices: Tensor, wanted: Tensor) -> bool:
-        """Add a vertex (B, D) to the rows that want one (B,), and solve for the weights again.
+    def add(self, vertices: Float[Tensor, "B D"], wanted: Bool[Tensor, " B"]) -> bool:
+        """Add a vertex to the rows that want one, and solve for the weights again.
 
         A vertex in the affine hull of the set is not added. Returns whether any row moved.
         """
@@ -180,12 +192,12 @@ class Solver:
         self._reweigh(wanted)
         return True
 
-    def _best(self, rows: Tensor | slice) -> Tensor:
+    def _best(self, rows: Int[Tensor, " R"] | slice) -> Float[Tensor, "R M"]:
         """The weights of the best affine combination, for some rows."""
         y = self.y[rows]
         return y / y.sum(dim=1, keepdim=True)
 
-    def _reweigh(self, moved: Tensor) -> None:
+    def _reweigh(self, moved: Bool[Tensor, " B"]) -> None:
         """Move the weights to the best affine combination, dropping vertices on the way to it."""
         best = self._best(slice(None))
         blocked = moved & (best < 0).any(dim=1)
@@ -201,8 +213,8 @@ class Solver:
             rows, first = rows[blocked], first[blocked]
             self._drop(rows, first)
 
-    def _drop(self, rows: Tensor, slot: Tensor) -> None:
-        """Free a slot (R,) of some rows (R,)."""
+    def _drop(self, rows: Int[Tensor, " R"], slot: Int[Tensor, " R"]) -> None:
+        """Free a slot of some rows."""
         every = torch.arange(len(rows), device=rows.device)
         inverse = self.inverse[rows]
         column = inverse[every, slot]
@@ -225,8 +237,10 @@ class Solver:
         self.y, self.weights = pad(self.y, (0, more)), pad(self.weights, (0, more))
         self.used = pad(self.used, (0, more))
 
-    def solution(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Vertices (B, M, D), and probabilities (B, M) differentiable in the scores (B, D).
+    def solution(
+        self, scores: Float[Tensor, "B D"]
+    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M"]]:
+        """Vertices, and probabilities differentiable in the scores.
 
         M is the most that any row has; the rest is padding.
         """
@@ -248,20 +262,22 @@ class FarSolver(Solver):
     and the rest comes in on the right-hand side: p = RU(s − c) + λy.
     """
 
-    def __init__(self, scores: Tensor, start: Tensor) -> None:
+    def __init__(self, scores: Float[Tensor, "B D"], start: Float[Tensor, "B D"]) -> None:
         super().__init__(scores.clamp(0, 1), start)
         self.pull = scores - self.target
 
-    def direction(self) -> Tensor:
-        """μ − s for the current weights, (B, D)."""
+    def direction(self) -> Float[Tensor, "B D"]:
+        """μ − s for the current weights."""
         return self.point() - self.pull
 
-    def distance(self, direction: Tensor, vertex: Tensor) -> Tensor:
-        """√(2 · duality gap), (B,), for the best vertex against the direction."""
+    def distance(
+        self, direction: Float[Tensor, "B D"], vertex: Float[Tensor, "B D"]
+    ) -> Float[Tensor, " B"]:
+        """√(2 · duality gap) for the best vertex against the direction."""
         gap = (direction * (self.point() - (vertex - self.target))).sum(dim=1)
         return (2 * gap.clamp(min=0)).sqrt()
 
-    def _best(self, rows: Tensor | slice) -> Tensor:
+    def _best(self, rows: Int[Tensor, " R"] | slice) -> Float[Tensor, "R M"]:
         gain = torch.bmm(self.shifted[rows], self.pull[rows][:, :, None])
         best, y = torch.bmm(self.inverse[rows], gain).squeeze(2), self.y[rows]
         missing = 1 - best.sum(dim=1, keepdim=True)

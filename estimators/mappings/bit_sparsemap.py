@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from estimators.mappings.active_set import (
@@ -39,23 +40,23 @@ _FRACTIONAL = 1e-9
 class SparseSolution:
     """A distribution over bit-vectors with few vertices."""
 
-    vertices: Tensor
-    """(B, M, D), zeros and ones; distinct within a row where the probability is positive."""
-    probabilities: Tensor
-    """(B, M), differentiable in the scores; zero for padding. Second derivatives are zero."""
-    marginals: Tensor
-    """(B, D): the exact SparseMAP marginals, in [0, 1], differentiable in the scores."""
-    residual: Tensor
-    """(B,): ‖expected vertex − marginals‖₂; 0 for the closed form, which is exact."""
+    vertices: Float[Tensor, "B M D"]
+    """Zeros and ones; distinct within a row where the probability is positive."""
+    probabilities: Float[Tensor, "B M"]
+    """Differentiable in the scores; zero for padding. Second derivatives are zero."""
+    marginals: Float[Tensor, "B D"]
+    """The exact SparseMAP marginals, in [0, 1], differentiable in the scores."""
+    residual: Float[Tensor, " B"]
+    """‖expected vertex − marginals‖₂; 0 for the closed form, which is exact."""
     budget: int | None
     """Most bits on in a vertex."""
-    unrounded: Tensor
-    """(B, D): the marginals in float64, without gradient."""
+    unrounded: Float64[Tensor, "B D"]
+    """The marginals, without gradient."""
 
     @property
-    def truncated(self) -> Tensor:
-        """(B,) bool: the vertices span less than the face that the marginals lie in, so that the
-        Jacobian of the expected vertex is a projection of the marginals'."""
+    def truncated(self) -> Bool[Tensor, " B"]:
+        """The vertices span less than the face that the marginals lie in, so that the Jacobian of
+        the expected vertex is a projection of the marginals'."""
         marginals = self.unrounded
         dimension = ((marginals > _FRACTIONAL) & (marginals < 1 - _FRACTIONAL)).sum(dim=1)
         if self.budget is not None:  # a budget that binds takes a dimension off the face
@@ -64,7 +65,7 @@ class SparseSolution:
 
 
 def sparsemap_bits(
-    scores: Tensor,
+    scores: Float[Tensor, "B D"],
     budget: int | None = None,
     parametrisation: Parametrisation = "pairs",
     solver: BitSolver = "active-set",
@@ -74,7 +75,7 @@ def sparsemap_bits(
     """SparseMAP over bit-vectors, at most `budget` of them on.
 
     Args:
-        scores: η, (B, D), any floating dtype; the work is done in float64.
+        scores: η, of any floating dtype; the work is done in float64.
         budget: most bits on in any vertex, or None.
         parametrisation: "pairs" (the paper's) or "single"; see `bit_marginals`.
         solver: "active-set", the published method from a deterministic start, which meets the
@@ -117,15 +118,19 @@ def sparsemap_bits(
 
 
 def _active_set(
-    scores: Tensor, marginals: Tensor, budget: int | None, tolerance: float, max_iterations: int
-) -> tuple[Tensor, Tensor]:
+    scores: Float64[Tensor, "B D"],
+    marginals: Float64[Tensor, "B D"],
+    budget: int | None,
+    tolerance: float,
+    max_iterations: int,
+) -> tuple[Float64[Tensor, "B M D"], Float64[Tensor, "B M"]]:
     """The active-set method on the face that the marginals lie in, with them as the target.
 
     The scores differ from the marginals by a normal of that face, so that any set of its vertices
     has the same best combination for both, and with the marginals known the residual is exact.
 
     Returns:
-        vertices (B, M, D), and probabilities (B, M) differentiable in the scores (B, D).
+        vertices, and probabilities differentiable in the scores.
     """
     kernel = _kernel() if marginals.device.type == "cpu" else None
     if kernel is None:
@@ -152,7 +157,7 @@ def _kernel() -> ModuleType | None:
 
 
 def _side_by_side(
-    marginals: Tensor, budget: int | None, tolerance: float, max_iterations: int
+    marginals: Float64[Tensor, "B D"], budget: int | None, tolerance: float, max_iterations: int
 ) -> Solver:
     """All rows in whole-tensor operations, on any device."""
     # Ties go to the vertex nearer to the marginals. Bits that are off, or on, in the whole face are
@@ -168,21 +173,21 @@ def _side_by_side(
     return solver
 
 
-def _binds(marginals: Tensor, budget: int) -> Tensor:
-    """(B,) bool: the marginals take up the whole budget."""
+def _binds(marginals: Float64[Tensor, "B D"], budget: int) -> Bool[Tensor, " B"]:
+    """Whether the marginals take up the whole budget."""
     return (marginals.sum(dim=1) - budget).abs() < _FRACTIONAL
 
 
-def _best(direction: Tensor) -> Tensor:
+def _best(direction: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
     return (direction > 0).to(direction.dtype)
 
 
-def _best_within(marginals: Tensor, budget: int) -> Oracle:
+def _best_within(marginals: Float64[Tensor, "B D"], budget: int) -> Oracle:
     """The best vertex of the face of the marginals, where at most `budget` bits are on."""
     off, on = marginals <= 0, marginals >= 1
     binds = _binds(marginals, budget)[:, None]
 
-    def best(direction: Tensor) -> Tensor:
+    def best(direction: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         wish = direction.masked_fill(off, -torch.inf).masked_fill(on, torch.inf)
         ranked = wish.topk(min(budget, wish.shape[1]), dim=1)
         taken = (binds | (ranked.values > 0)) & (ranked.values > -torch.inf)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from entmax import sparsemax
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from estimators.mappings.finite import check_finite
@@ -17,17 +18,17 @@ MAX_ENUMERATED_BITS = 16
 class TopKSparsemax(NamedTuple):
     """Sparsemax restricted to the k best bit-vectors of every row."""
 
-    vertices: Tensor
-    """(B, k, D), zeros and ones, best first, distinct within a row."""
-    probabilities: Tensor
-    """(B, k), differentiable in the scores; zero outside the support."""
-    exact: Tensor
-    """(B,) bool: true where the result is the sparsemax over all 2^D vectors. One of the k with
-    probability zero certifies it: every vector left out scores no higher than that one."""
+    vertices: Float[Tensor, "B k D"]
+    """Zeros and ones, best first, distinct within a row."""
+    probabilities: Float[Tensor, "B k"]
+    """Differentiable in the scores; zero outside the support."""
+    exact: Bool[Tensor, " B"]
+    """True where the result is the sparsemax over all 2^D vectors. One of the k with probability
+    zero certifies it: every vector left out scores no higher than that one."""
 
 
-def all_bit_vectors(size: int, like: Tensor) -> Tensor:
-    """All 2^D bit-vectors, (2^D, D), in counting order, with the dtype and device of `like`.
+def all_bit_vectors(size: int, like: Float[Tensor, "..."]) -> Float[Tensor, "2**{size} {size}"]:
+    """All bit-vectors of a size in counting order, with the dtype and device of `like`.
 
     Raises:
         ValueError: `size` is above `MAX_ENUMERATED_BITS`.
@@ -39,7 +40,7 @@ def all_bit_vectors(size: int, like: Tensor) -> Tensor:
     return (codes[:, None] >> places & 1).to(like.dtype)
 
 
-def top_bit_vectors(scores: Tensor, k: int) -> Tensor:
+def top_bit_vectors(scores: Float[Tensor, "B D"], k: int) -> Float[Tensor, "B {k} D"]:
     """The k bit-vectors of highest score for every row, best first.
 
     The best sets each bit with a positive score. Any other is the best with a set F of bits
@@ -48,10 +49,10 @@ def top_bit_vectors(scores: Tensor, k: int) -> Tensor:
     has i cheaper subsets (none, and the i − 1 single flips before it), so k − 1 bits suffice.
 
     Args:
-        scores: (B, D), any floating dtype.
+        scores: of any floating dtype.
         k: 1 to 2^D.
     Returns:
-        (B, k, D), zeros and ones in the dtype of `scores`, without gradient.
+        Zeros and ones in the dtype of `scores`, without gradient.
     Raises:
         ValueError: k is out of range, or a score is not finite.
     """
@@ -77,11 +78,11 @@ def top_bit_vectors(scores: Tensor, k: int) -> Tensor:
     return best.scatter(2, places, best.gather(2, places) ^ flips).to(scores.dtype)
 
 
-def topk_sparsemax(scores: Tensor, k: int) -> TopKSparsemax:
+def topk_sparsemax(scores: Float[Tensor, "B D"], k: int) -> TopKSparsemax:
     """Top-k sparsemax (Correia et al. 2020, section 4.1): sparsemax over the k best bit-vectors.
 
     Args:
-        scores: (B, D), any floating dtype.
+        scores: of any floating dtype.
         k: 1 to 2^D; with k = 2^D this is the full sparsemax.
     Raises:
         ValueError: k is out of range, or a score is not finite.

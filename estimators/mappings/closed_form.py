@@ -8,6 +8,7 @@ marginals, and depend linearly on them, so that autograd gives the exact Jacobia
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from estimators.mappings.finite import check_finite
@@ -19,14 +20,18 @@ _SNAP = 1e-12
 is done in float64)."""
 
 
-def single_scores(scores: Tensor, parametrisation: Parametrisation) -> Tensor:
+def single_scores(
+    scores: Float[Tensor, "B D"], parametrisation: Parametrisation
+) -> Float[Tensor, "B D"]:
     """The scores of the problem with one variable a bit: (1 + η) / 2 for "pairs"."""
     return (1 + scores) / 2 if parametrisation == "pairs" else scores
 
 
 def bit_marginals(
-    scores: Tensor, budget: int | None = None, parametrisation: Parametrisation = "pairs"
-) -> Tensor:
+    scores: Float[Tensor, "B D"],
+    budget: int | None = None,
+    parametrisation: Parametrisation = "pairs",
+) -> Float[Tensor, "B D"]:
     """The SparseMAP marginals of D bits, at most `budget` of them on.
 
     With one variable a bit ("single") they are argmin_μ ½‖μ − η‖² on the cube, or on the cube
@@ -35,11 +40,11 @@ def bit_marginals(
     are those of the single problem at (1 + η) / 2.
 
     Args:
-        scores: (B, D), any floating dtype.
+        scores: of any floating dtype.
         budget: most bits on, or None for no bound.
         parametrisation: "pairs" (the paper's) or "single".
     Returns:
-        (B, D), differentiable in the scores.
+        Differentiable in the scores.
     Raises:
         ValueError: a score is not finite, or the budget is negative.
     """
@@ -48,8 +53,8 @@ def bit_marginals(
     return single_marginals(single_scores(exact, parametrisation), budget).to(scores.dtype)
 
 
-def single_marginals(shifted: Tensor, budget: int | None) -> Tensor:
-    """Those of finite scores (B, D) of the problem with one variable a bit."""
+def single_marginals(shifted: Float[Tensor, "B D"], budget: int | None) -> Float[Tensor, "B D"]:
+    """Those of finite scores of the problem with one variable a bit."""
     marginals = shifted.clamp(0, 1)
     if budget is None or budget >= shifted.shape[1]:
         return marginals
@@ -59,8 +64,10 @@ def single_marginals(shifted: Tensor, budget: int | None) -> Tensor:
     return torch.where(binds, _project_on_budget(shifted, budget), marginals)
 
 
-def decompose(marginals: Tensor, budget: int | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Vertices (B, D + 1, D) in `dtype`, probabilities (B, D + 1), of marginals (B, D) in float64.
+def decompose(
+    marginals: Float64[Tensor, "B D"], budget: int | None, dtype: torch.dtype
+) -> tuple[Float[Tensor, "B D+1 D"], Float64[Tensor, "B D+1"]]:
+    """Vertices in `dtype`, and probabilities, of marginals.
 
     Exact but for rounding, where the dtype can count to D. Without a budget the vertices are
     nested, with one they are those of systematic sampling.
@@ -68,8 +75,8 @@ def decompose(marginals: Tensor, budget: int | None, dtype: torch.dtype) -> tupl
     return _nested(marginals, dtype) if budget is None else _systematic(marginals, dtype)
 
 
-def _project_on_budget(shifted: Tensor, budget: int) -> Tensor:
-    """clip(s − τ, 0, 1) with τ such that it sums to the budget; (B, D) to (B, D).
+def _project_on_budget(shifted: Float[Tensor, "B D"], budget: int) -> Float[Tensor, "B D"]:
+    """clip(s − τ, 0, 1) with τ such that it sums to the budget.
 
     Σ clip(s − τ, 0, 1) falls piecewise linearly in τ, with kinks at s and s − 1: the segment
     that holds the budget tells which marginals are fractional, and τ follows from their sum.
@@ -90,7 +97,9 @@ def _project_on_budget(shifted: Tensor, budget: int) -> Tensor:
     return torch.where(fractional, shifted - tau, (detached >= middle + 1).to(shifted.dtype))
 
 
-def _nested(marginals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _nested(
+    marginals: Float64[Tensor, "B D"], dtype: torch.dtype
+) -> tuple[Float[Tensor, "B D+1 D"], Float64[Tensor, "B D+1"]]:
     """Vertices that switch the bits on from the largest marginal to the smallest.
 
     With μ sorted downwards, vertex j (the first j bits on) has probability μ_j − μ_{j+1}, where
@@ -106,24 +115,33 @@ def _nested(marginals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 class _Differences(torch.autograd.Function):
-    """Of neighbouring edges (B, D + 2), which are the sorted marginals between 1 and 0.
+    """Of neighbouring edges, which are the sorted marginals between 1 and 0.
 
     What autograd does for it in a dozen small operations takes longer than everything else.
     """
 
     @staticmethod
-    def forward(ctx: Any, marginals: Tensor, edges: Tensor, order: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        marginals: Float[Tensor, "B D"],
+        edges: Float[Tensor, "B D+2"],
+        order: Int[Tensor, "B D"],
+    ) -> Float[Tensor, "B D+1"]:
         ctx.save_for_backward(order)
         return edges[:, :-1] - edges[:, 1:]
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+    def backward(
+        ctx: Any, slope: Float[Tensor, "B V"]
+    ) -> tuple[Float[Tensor, "B V-1"], None, None]:
         (order,) = ctx.saved_tensors
         ranked = slope[:, 1:] - slope[:, :-1]
         return torch.empty_like(ranked).scatter(1, order, ranked), None, None
 
 
-def _systematic(marginals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _systematic(
+    marginals: Float64[Tensor, "B D"], dtype: torch.dtype
+) -> tuple[Float[Tensor, "B D+1 D"], Float64[Tensor, "B D+1"]]:
     """Vertices of systematic sampling (Madow 1949): each has ⌊Σμ⌋ or ⌈Σμ⌉ bits on.
 
     Lay intervals of lengths μ_i end to end; for u uniform in [0, 1) switch on the bits whose
@@ -150,14 +168,18 @@ def _systematic(marginals: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return vertices, probabilities
 
 
-def _ranks(order: Tensor) -> Tensor:
-    """The place of each bit in a sorted order (B, D), which holds the bit at each place."""
+def _ranks(order: Int[Tensor, "B D"]) -> Int[Tensor, "B D"]:
+    """The place of each bit in a sorted order, which holds the bit at each place."""
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
 
 
-def _reached(place: Tensor, dtype: torch.dtype, out: Tensor | None = None) -> Tensor:
-    """(B, D + 1, D): one where the vertex's number is above a bit's place (B, D), else zero."""
+def _reached(
+    place: Int[Tensor, "B D"],
+    dtype: torch.dtype,
+    out: Float[Tensor, "B D+1 D"] | None = None,
+) -> Float[Tensor, "B D+1 D"]:
+    """One where the vertex's number is above a bit's place, else zero."""
     rows, size = place.shape
     number = torch.arange(size + 1, device=place.device, dtype=dtype)[:, None]
     if out is None:

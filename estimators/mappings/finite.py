@@ -1,9 +1,10 @@
 """What every mapping asks of its scores."""
 
+from jaxtyping import Float
 from torch import Tensor
 
 
-def check_finite(scores: Tensor) -> None:
+def check_finite(scores: Float[Tensor, "B ..."]) -> None:
     """Refuse scores that are not finite, naming the first row.
 
     Raises:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from estimators.mappings import lp_sparsemap_worker
@@ -24,8 +25,8 @@ def available() -> bool:
     return importlib.util.find_spec("lpsmap") is not None or bool(os.environ.get(VARIABLE))
 
 
-def solve(scores: np.ndarray, budget: int | None = None) -> dict[str, np.ndarray]:
-    """Reference solutions of a batch (B, D); `lp_sparsemap_worker` says what is returned.
+def solve(scores: Float[np.ndarray, "B D"], budget: int | None = None) -> dict[str, np.ndarray]:
+    """Reference solutions of a batch; `lp_sparsemap_worker` says what is returned.
 
     Raises:
         RuntimeError: lp-sparsemap is not there, or the worker failed.
@@ -53,8 +54,10 @@ def solve(scores: np.ndarray, budget: int | None = None) -> dict[str, np.ndarray
         return dict(answer)
 
 
-def reference_solution(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Vertices (B, M, D) and weights (B, M) of the reference for bits, in float64.
+def reference_solution(
+    scores: Float64[Tensor, "B D"],
+) -> tuple[Float64[Tensor, "B M D"], Float64[Tensor, "B M"]]:
+    """Vertices and weights of the reference for bits.
 
     Raises:
         RuntimeError: lp-sparsemap is not there.

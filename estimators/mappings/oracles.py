@@ -1,18 +1,19 @@
 """Maximisation oracles: the structure of highest score, for `sparsemap`.
 
-An oracle is a function from scores (B, D) to indicator vectors (B, D) of the same dtype. One for a
-new structure is a few lines: see `best_bits_within`.
+An oracle is a function from scores to indicator vectors of the same dtype. One for a new structure
+is a few lines: see `best_bits_within`.
 """
 
 import itertools
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from estimators.mappings.active_set import Oracle
 
 
-def best_bits(scores: Tensor) -> Tensor:
+def best_bits(scores: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
     """Any bits: those of positive score."""
     return (scores > 0).to(scores.dtype)
 
@@ -20,7 +21,7 @@ def best_bits(scores: Tensor) -> Tensor:
 def best_bits_within(budget: int) -> Oracle:
     """At most `budget` bits: the best of those of positive score."""
 
-    def best(scores: Tensor) -> Tensor:
+    def best(scores: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         ranked = scores.topk(min(budget, scores.shape[1]), dim=1)
         return torch.zeros_like(scores).scatter(1, ranked.indices, (ranked.values > 0).to(scores))
 
@@ -34,7 +35,7 @@ def best_chain(length: int, states: int) -> Oracle:
     then those of the transitions, link by link, row-major (from, to).
     """
 
-    def best(scores: Tensor) -> Tensor:
+    def best(scores: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
         rows = torch.arange(len(scores), device=scores.device)
         alone = scores[:, : length * states].unflatten(1, (length, states))
         links = scores[:, length * states :].unflatten(1, (length - 1, states, states))

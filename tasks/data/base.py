@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
 QUOTED = 200
@@ -26,24 +27,20 @@ def one_line(error: Exception) -> str:
 class Part(NamedTuple):
     """One split."""
 
-    inputs: Tensor
-    """(N, P): pixels as uint8, or features as float32."""
-    labels: Tensor
-    """(N,) int64."""
+    inputs: UInt8[Tensor, "N P"] | Float[Tensor, "N P"]
+    """Pixels, or features."""
+    labels: Int64[Tensor, " N"]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Vectors of length P with a class label each, on the CPU.
-
-    `inputs` and `test_inputs` are (N, P); `labels` and `test_labels` are int64 (N,).
-    """
+    """Vectors of length P with a class label each, on the CPU."""
 
     name: str
-    inputs: Tensor
-    labels: Tensor
-    test_inputs: Tensor
-    test_labels: Tensor
+    inputs: UInt8[Tensor, "N P"] | Float32[Tensor, "N P"]
+    labels: Int64[Tensor, " N"]
+    test_inputs: UInt8[Tensor, "T P"] | Float32[Tensor, "T P"]
+    test_labels: Int64[Tensor, " T"]
 
     @property
     def size(self) -> int:

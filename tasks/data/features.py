@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 
 from tasks.data.base import DataError, Features, one_line
@@ -52,8 +53,8 @@ def read_features(name: str, folder: Path) -> Features:
     )
 
 
-def _read_part(folder: Path, part: str) -> tuple[Tensor, list[str]]:
-    """Vectors (N, P), float32, and their labels."""
+def _read_part(folder: Path, part: str) -> tuple[Float32[Tensor, "N P"], list[str]]:
+    """Vectors and their labels."""
     path, published = folder / f"{part}.npz", folder / part / f"{PUBLISHED}.h5"
     if path.is_file():
         features, labels = _read_npz(path)

@@ -5,10 +5,10 @@ import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from tasks.data.base import DataError, Images, one_line
 
@@ -68,7 +68,7 @@ def unzipped(raw: bytes) -> bytes:
         raise ValueError(str(error)) from error
 
 
-def _read_idx(folder: Path, file: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _read_idx(folder: Path, file: str) -> UInt8[np.ndarray, "..."]:
     """An unsigned-byte array from an idx file: 4-byte magic, sizes as big-endian int32, bytes."""
     path = next((p for p in (folder / f"{file}.gz", folder / file) if p.is_file()), None)
     if path is None:

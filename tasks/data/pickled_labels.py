@@ -108,7 +108,7 @@ def _elements(dtype: object, data: Any) -> list[Any]:
     raise ValueError("its array is neither of texts nor of whole numbers")
 
 
-def _bytes(data: Any) -> bytes:
+def _bytes(data: Any) -> bytes | bytearray:
     if isinstance(data, _Encoded):
         data = data.arguments[0]
     return data.encode("latin1") if isinstance(data, str) else data

@@ -9,6 +9,7 @@ more often, forward and backward.
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -17,19 +18,19 @@ LINEAR_FROM = 40.0
 """Where log(1 + exp(y)) is y to the last digit, of float64 too."""
 
 
-def plain_binary_nll(logits: Tensor, x: Tensor) -> Tensor:
+def plain_binary_nll(logits: Float[Tensor, "N P"], x: Float[Tensor, "N P"]) -> Float[Tensor, " N"]:
     """The same as `binary_nll`, by the library."""
     return F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=1)
 
 
-def binary_nll(logits: Tensor, x: Tensor) -> Tensor:
+def binary_nll(logits: Float[Tensor, "N P"], x: Float[Tensor, "N P"]) -> Float[Tensor, " N"]:
     """−log p(x) of pixels that are 0 or 1, in nats.
 
     Args:
-        logits: l (N, P), their log-odds.
-        x: (N, P), zeros and ones, of the same dtype.
+        logits: l, their log-odds.
+        x: zeros and ones, of the same dtype.
     Returns:
-        (N,), differentiable once in the log-odds.
+        Differentiable once in the log-odds.
     """
     nll: Tensor = _BinaryNLL.apply(logits, x)  # type: ignore[no-untyped-call]
     return nll
@@ -39,13 +40,15 @@ class _BinaryNLL(torch.autograd.Function):
     """The slope for the log-odds is σ(l) − x."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, x: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, logits: Float[Tensor, "N P"], x: Float[Tensor, "N P"]
+    ) -> Float[Tensor, " N"]:
         ctx.save_for_backward(logits, x)
         against = torch.addcmul(logits, x, logits, value=-2)  # −s l
         return F.softplus(against, threshold=LINEAR_FROM).sum(dim=1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, slope: Float[Tensor, " N"]) -> tuple[Float[Tensor, "N P"], None]:
         logits, x = ctx.saved_tensors
         return logits.sigmoid().sub_(x).mul_(slope[:, None]), None

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -22,22 +23,32 @@ TILE = 2**18
 """Logits in a tile: 1 MiB in float32, which stays in the cache."""
 
 
-def plain_pixel_nll(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+def plain_pixel_nll(
+    features: Float[Tensor, "N P F"],
+    weight: Float[Tensor, "L F"],
+    bias: Float[Tensor, " L"],
+    target: Int64[Tensor, "N P"],
+) -> Float[Tensor, " N"]:
     """The same as `pixel_nll`, by the library, holding all logits."""
     logits = F.linear(features, weight, bias)
     nll = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="none")
     return nll.view(target.shape).sum(dim=1)
 
 
-def pixel_nll(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
+def pixel_nll(
+    features: Float[Tensor, "N P F"],
+    weight: Float[Tensor, "L F"],
+    bias: Float[Tensor, " L"],
+    target: Int64[Tensor, "N P"],
+) -> Float[Tensor, " N"]:
     """−Σ_pixels log softmax(W h + b)[x], in nats.
 
     Args:
-        features: h, (N, P, F).
-        weight, bias: W (L, F) and b (L,), shared by all pixels.
-        target: x, (N, P) int64, grey levels 0 to L − 1.
+        features: h.
+        weight, bias: W and b, shared by all pixels.
+        target: x, grey levels 0 to L − 1.
     Returns:
-        (N,), differentiable once in features, weight and bias.
+        Differentiable once in features, weight and bias.
     Raises:
         IndexError: a grey level that is not one of these (RuntimeError in whole-tensor operations).
     """
@@ -50,25 +61,28 @@ def pixel_nll(features: Tensor, weight: Tensor, bias: Tensor, target: Tensor) ->
 
 
 class Solution(NamedTuple):
-    """Costs of assignments, and their slopes where these are asked for."""
+    """Costs of assignments, and their slopes where these are asked for; G = F + 1."""
 
-    nll: Tensor
-    """(N,)"""
-    h_slope: Tensor | None
-    """(N, P, F + 1)"""
-    affine_slope: Tensor | None
-    """(N, F + 1, L), of Aᵀ"""
+    nll: Float[Tensor, " N"]
+    h_slope: Float[Tensor, "N P G"] | None
+    affine_slope: Float[Tensor, "N G L"] | None
+    """Of Aᵀ."""
 
 
 class _PixelNLL(torch.autograd.Function):
-    """On h with a one appended, (N, P, F + 1), and A = (W, b), (L, F + 1).
+    """On h with a one appended and A = (W, b), both of width G = F + 1.
 
     With e = exp(A h − max) and its sum s over levels, the slopes are (Aᵀe)/s − A[x] for h and
     (e − s·1[x]) hᵀ/s for A.
     """
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, affine: Tensor, target: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        h: Float[Tensor, "N P G"],
+        affine: Float[Tensor, "L G"],
+        target: Int64[Tensor, "N P"],
+    ) -> Float[Tensor, " N"]:
         loops, graded = compiled("pixels", h, affine), any(ctx.needs_input_grad)
         found = (
             _in_tiles(h, affine, target, graded)
@@ -80,14 +94,20 @@ class _PixelNLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(
+        ctx: Any, weight: Float[Tensor, " N"]
+    ) -> tuple[Float[Tensor, "N P G"], Float[Tensor, "L G"], None]:
         h_slope, affine_slope = ctx.saved_tensors
         scaled = weight[:, None, None] * h_slope
         return scaled, torch.einsum("n,nfl->lf", weight, affine_slope), None
 
 
 def _in_loops(
-    loops: ModuleType, h: Tensor, affine: Tensor, target: Tensor, graded: bool
+    loops: ModuleType,
+    h: Float[Tensor, "N P G"],
+    affine: Float[Tensor, "L G"],
+    target: Int64[Tensor, "N P"],
+    graded: bool,
 ) -> Solution:
     """A few pixels at a time, compiled for the CPU."""
     pixels, levels = h.shape[1], len(affine)
@@ -105,7 +125,12 @@ def _in_loops(
     return Solution(value, h_slope[:, :pixels], affine_slope)
 
 
-def _in_tiles(h: Tensor, affine: Tensor, target: Tensor, graded: bool) -> Solution:
+def _in_tiles(
+    h: Float[Tensor, "N P G"],
+    affine: Float[Tensor, "L G"],
+    target: Int64[Tensor, "N P"],
+    graded: bool,
+) -> Solution:
     """In tiles of logits, on any device.
 
     Products are ordered so that the thin side comes first, (F + 1) rows by many columns: the other

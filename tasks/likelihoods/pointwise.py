@@ -11,6 +11,7 @@ them: on the CPU a number at a time in compiled loops, elsewhere in tiles.
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -20,30 +21,28 @@ TILE = 2**17
 """Hidden units in a tile: half a MiB in float32."""
 
 
-def plain_pointwise(x: Tensor, w: Tensor, v: Tensor) -> Tensor:
+def plain_pointwise(
+    x: Float[Tensor, "*S"], w: Float[Tensor, " H"], v: Float[Tensor, " H"]
+) -> Float[Tensor, "*S"]:
     """The same as `pointwise`, by the library, holding all hidden units."""
     return (x[..., None] * w).sigmoid() @ v
 
 
-def pointwise(x: Tensor, w: Tensor, v: Tensor) -> Tensor:
-    """⟨v, σ(x w)⟩ of every entry.
-
-    Args:
-        x: any shape.
-        w, v: (H,).
-    Returns:
-        The shape of x, differentiable once in all arguments.
-    """
+def pointwise(
+    x: Float[Tensor, "*S"], w: Float[Tensor, " H"], v: Float[Tensor, " H"]
+) -> Float[Tensor, "*S"]:
+    """⟨v, σ(x w)⟩ of every entry, differentiable once in all arguments."""
     y: Tensor = _Pointwise.apply(x.flatten(), w, v)  # type: ignore[no-untyped-call]
     return y.view_as(x)
 
 
 class _Pointwise(torch.autograd.Function):
-    """On x (N,). With h = σ(x w) and d = h (1 − h), the slopes are v for h, and v d for its
-    argument."""
+    """With h = σ(x w) and d = h (1 − h), the slopes are v for h, and v d for its argument."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, v: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Float[Tensor, " N"], w: Float[Tensor, " H"], v: Float[Tensor, " H"]
+    ) -> Float[Tensor, " N"]:
         ctx.save_for_backward(x, w, v)
         loops = compiled("pointwise", x, w, v)
         if loops is None:
@@ -53,7 +52,9 @@ class _Pointwise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(
+        ctx: Any, slope: Float[Tensor, " N"]
+    ) -> tuple[Float[Tensor, " N"], Float[Tensor, " H"], Float[Tensor, " H"]]:
         x, w, v = ctx.saved_tensors
         loops = compiled("pointwise", x, w, v)
         if loops is None:
@@ -64,8 +65,11 @@ class _Pointwise(torch.autograd.Function):
 
 
 def _slopes_in_tiles(
-    x: Tensor, w: Tensor, v: Tensor, slope: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Float[Tensor, " N"],
+    w: Float[Tensor, " H"],
+    v: Float[Tensor, " H"],
+    slope: Float[Tensor, " N"],
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " H"], Float[Tensor, " H"]]:
     through_w = v * w
     x_slope, w_slope, v_slope = [], torch.zeros_like(w), torch.zeros_like(v)
     for part, own in zip(_tiles(x, w), _tiles(slope, w), strict=True):
@@ -77,9 +81,9 @@ def _slopes_in_tiles(
     return torch.cat(x_slope), w_slope * v, v_slope
 
 
-def _tiles(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+def _tiles(x: Float[Tensor, " N"], w: Float[Tensor, " H"]) -> tuple[Float[Tensor, " T"], ...]:
     return x.split(max(1, TILE // len(w)))
 
 
-def _hidden(x: Tensor, w: Tensor) -> Tensor:
+def _hidden(x: Float[Tensor, " N"], w: Float[Tensor, " H"]) -> Float[Tensor, "N H"]:
     return torch.outer(x, w).sigmoid_()
