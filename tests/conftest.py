@@ -1,0 +1,5 @@
+"""Imports of all tests are checked: see `tests.checking`."""
+
+from tests.checking import check_imports
+
+check_imports()
