@@ -2,8 +2,8 @@
 
 A training step wants the gradient of E_q[f(z)], where q is the distribution over the latent
 variable z that a row's *scores* define and f is the *cost* of an assignment. An estimator
-`propose`s assignments; the harness evaluates their costs, and counts them; the estimator
-`combine`s the costs, which it sees detached, into a surrogate. Only the harness runs backward
+`propose`s assignments; the step evaluates their costs, and their slopes where it asks for them; the
+estimator `combine`s these numbers into a surrogate. Only the step runs the decoder and its backward
 passes, weighting each cost as the proposal says, so that no estimator can send the decoder a
 gradient by accident.
 """
@@ -13,72 +13,82 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from estimators.distributions.base import BernoulliBits, Categorical, Distribution
 from estimators.sampler import Sampler
+from estimators.spaces.base import Space
+from estimators.spaces.distribution import Distribution
 
-Family = Literal["categorical", "bits"]
 Bias = Literal["exact", "unbiased", "scaled", "biased", "none"]
 """Of the estimate for the scores, against the objective under the estimator's own q: "exact" has
 no variance either; "scaled" is unbiased but for a positive factor; "none" gives no gradient."""
 
+ExactFor = Literal["linear", "multilinear", "quadratic"]
+"""A class of costs, as functions of the point: linear; multilinear in the variables' points, linear
+in each; quadratic in all of them together."""
 
-class Latent(NamedTuple):
-    """What an estimator may know of a task: the shape of its latent variable and of its inputs."""
-
-    family: Family
-    size: int
-    """K categories or D bits."""
-    features: int
-    """Length of the input vector that baseline networks see."""
+Objective = Literal["elbo", "multi-sample"]
+"""What is descended: E_q[f] − λ H(q), or the estimator's own bound on several samples of z."""
 
 
 @dataclass(frozen=True)
 class Proposal:
     """Assignments to evaluate: a flat list of N, several or none for each of B rows."""
 
-    z: Tensor
-    """(N,) indices, (N, D) bits, or relaxed points (N, K) or (N, D) with a gradient."""
-    row: Tensor
-    """(N,) int64: the row that each belongs to."""
-    decoder_weight: Tensor | None
-    """(N,): weight of each cost in the gradient of the decoder. None where it depends on the
-    costs; `combine` then returns it, and every cost's graph is kept until it has."""
-    pathwise_weight: Tensor | None = None
-    """(N,): weight of each cost in the gradient that flows back through a relaxed z."""
+    z: Shaped[Tensor, "N *z"]
+    """Assignments, or points (N, *point) as floats: relaxed ones, or those of assignments."""
+    row: Int[Tensor, " N"]
+    """The row that each belongs to."""
+    decoder_weight: Float[Tensor, " N"] | None
+    """Weight of each cost in the gradient of the decoder. None where it depends on the costs;
+    `combine` then returns it, and every cost's graph is kept until it has."""
+    slopes: Bool[Tensor, " N"] | bool = False
+    """Where the derivative of the cost is wanted: everywhere, nowhere, or at some. z are then
+    points, and a gradient that they carry goes no further: see `Evaluated`."""
     extras: dict[str, Tensor] = field(default_factory=dict)
     """Whatever `combine` and `update` need to remember."""
 
     @classmethod
-    def rectangular(cls, z: Tensor, weight: Tensor, **extras: Tensor) -> Self:
-        """As many assignments for each row: z (B, M, ...), decoder weights (B, M).
-
-        The unflattened z is kept as the extra "z".
-        """
+    def rectangular(
+        cls,
+        z: Shaped[Tensor, "B M *z"],
+        weight: Float[Tensor, "B M"],
+        slopes: bool = False,
+        **extras: Tensor,
+    ) -> Self:
+        """As many assignments for each row. The unflattened z is kept as the extra "z"."""
         row = torch.arange(len(z), device=z.device).repeat_interleave(z.shape[1])
-        return cls(z.flatten(0, 1), row, weight.flatten(), extras={"z": z, **extras})
+        return cls(z.flatten(0, 1), row, weight.flatten(), slopes, extras={"z": z, **extras})
+
+
+class Evaluated(NamedTuple):
+    """What the step found for a proposal: detached numbers."""
+
+    costs: Float[Tensor, " N"]
+    """f, in nats; with λ log q(z) added where the estimator says `log_q_in_costs`."""
+    slopes: Float[Tensor, "M *point"] | None = None
+    """∂f/∂point at those assignments that they were asked for, in their order, times no weight."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """What the costs of a proposal amount to."""
 
-    objective: Tensor
-    """(B,), detached: the estimate of E_q[f(z)]."""
-    surrogate: Tensor | None
-    """(B,): its gradient in the scores is the estimate of E_q[f(z)]'s, times `scale`; None where
-    all of it flows through z."""
-    scale: Tensor | float = 1.0
-    """Positive, detached: the harness multiplies the entropy's gradient in the scores by it too, so
+    objective: Float[Tensor, " B"]
+    """Detached: the estimate of E_q[f(z)], or of the mean of the costs with log q in them."""
+    surrogate: Float[Tensor, " B"] | None
+    """Its gradient in the scores is the estimate of E_q[f(z)]'s, times `scale`."""
+    scale: Float[Tensor, ""] | float = 1.0
+    """Positive, detached: the step multiplies the entropy's gradient in the scores by it too, so
     that a scaled estimate follows the same objective."""
-    decoder_weight: Tensor | None = None
-    """(N,): only where the proposal left it open; it then has no `pathwise_weight`."""
-    own_loss: Tensor | None = None
-    """Scalar: trains the estimator's own parameters, by an optimizer of their own."""
-    diagnostics: dict[str, Tensor] = field(default_factory=dict)
-    """Named scalars to look at, such as a baseline's error; their means over steps are stored."""
+    decoder_weight: Float[Tensor, " N"] | None = None
+    """Only where the proposal left it open."""
+    own_loss: Float[Tensor, ""] | None = None
+    """Trains the estimator's own parameters, and reaches nothing else."""
+    diagnostics: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """To look at, such as a baseline's error; their means over steps are stored."""
 
 
 class NoSettings(BaseModel, extra="forbid", frozen=True):
@@ -99,14 +109,21 @@ class Estimator(nn.Module, ABC):
     A subclass gives the class variables, `propose` and `combine`; one with state of its own
     gives `update` too. `combine` leaves the state as it is, so that the estimate of a step is
     a function of earlier steps alone.
+
+    Args:
+        space: of the latent variable.
+        settings: checked.
+        features: length of the input vector that baseline networks see.
     """
 
     name: ClassVar[str]
     citation: ClassVar[str]
-    families: ClassVar[frozenset[Family]] = frozenset({"categorical", "bits"})
+    spaces: ClassVar[tuple[type[Space], ...]] = (Space,)
+    """Those that it takes."""
     bias: ClassVar[Bias]
-    relaxed: ClassVar[bool] = False
-    """The decoder must accept relaxed assignments."""
+    objective: ClassVar[Objective] = "elbo"
+    takes_slopes: ClassVar[bool] = False
+    """It asks for slopes: the decoder must take points."""
     trains_latent: ClassVar[bool] = True
     """False for the floor, which leaves the unsupervised objective out altogether."""
     Settings: ClassVar[type[BaseModel]] = NoSettings
@@ -114,25 +131,26 @@ class Estimator(nn.Module, ABC):
     """Settings of training that a search varies for this estimator, beside its own settings."""
     knobs: ClassVar[tuple[Knob, ...]] = ()
 
-    def __init__(self, latent: Latent, settings: BaseModel) -> None:
+    def __init__(self, space: Space, settings: BaseModel, features: int = 0) -> None:
         super().__init__()
-        self.latent = latent
+        self.space = space
         self.settings = settings
+        self.features = features
 
     @classmethod
-    def make(cls, latent: Latent, **settings: object) -> Self:
+    def make(cls, space: Space, *, features: int = 0, **settings: object) -> Self:
         """An estimator from plain settings.
 
         Raises:
             pydantic.ValidationError: an unknown setting, or a value out of range.
         """
-        return cls(latent, cls.Settings(**settings))
+        return cls(space, cls.Settings(**settings), features)
 
     @classmethod
-    def refusal(cls, latent: Latent, settings: BaseModel) -> str | None:
+    def refusal(cls, space: Space, settings: BaseModel) -> str | None:
         """Why this estimator can't train such a latent variable, in a sentence; None if it can."""
-        if latent.family not in cls.families:
-            return f"{cls.name} takes {' or '.join(sorted(cls.families))} latents only"
+        if not isinstance(space, cls.spaces):
+            return f"{cls.name} takes {' or '.join(one.name for one in cls.spaces)} only"
         return None
 
     @property
@@ -140,23 +158,35 @@ class Estimator(nn.Module, ABC):
     def calls_per_row(self) -> int:
         """Decoder calls for a row: exact, or the most there can be."""
 
-    def distribution(self, scores: Tensor) -> Distribution:
-        """The distribution q that this estimator trains, for scores (B, K) or (B, D)."""
-        return Categorical(scores) if self.latent.family == "categorical" else BernoulliBits(scores)
+    @property
+    def exact_for(self) -> ExactFor | None:
+        """Costs for which a biased estimate has the right expectation, with these settings."""
+        return None
+
+    @property
+    def log_q_in_costs(self) -> bool:
+        """Whether the costs are to have λ log q(z) in them, in place of −λ H(q) beside them."""
+        return self.objective == "multi-sample"
+
+    def distribution(self, scores: Float[Tensor, "B *scores"]) -> Distribution:
+        """The distribution q that this estimator trains."""
+        return self.space.plain(scores)
 
     @abstractmethod
-    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
         """Assignments to evaluate.
 
         Args:
             q: what `distribution` returned, with the scores' graph.
-            features: (B, F), the inputs x, for baselines.
+            features: the inputs x, for baselines.
             sampler: all randomness comes from it.
         """
 
     @abstractmethod
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        """The estimate from the detached costs (N,) of the proposal. Changes no state."""
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        """The estimate from the costs and slopes of the proposal. Changes no state."""
 
-    def update(self, proposal: Proposal, costs: Tensor) -> None:
+    def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
         """Move the state on by a step, after its estimate has been used."""

@@ -3,12 +3,13 @@
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from estimators.base import Bias, Estimate, Estimator, Proposal
-from estimators.distributions.base import Distribution
+from estimators.base import Bias, Estimate, Estimator, Evaluated, Proposal
 from estimators.registry import register
 from estimators.sampler import Sampler
+from estimators.spaces.distribution import Distribution
 
 
 @register
@@ -28,10 +29,12 @@ class NoGradient(Estimator):
     def calls_per_row(self) -> int:
         return 0
 
-    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
         nothing = torch.empty(0, dtype=torch.int64, device=q.scores.device)
-        z = nothing if self.latent.family == "categorical" else q.scores[:0].detach()
+        z = q.scores.new_empty(0, *self.space.point_shape)
         return Proposal(z, nothing, decoder_weight=q.scores.new_empty(0))
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         return Estimate(objective=q.scores.new_zeros(len(q.scores)), surrogate=None)

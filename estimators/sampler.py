@@ -1,32 +1,48 @@
 """The one source of an estimator's randomness, so that a test can put its own in its place."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
 class Sampler:
-    """Draws from a seeded generator, on the device that the generator lives on."""
+    """Draws from a generator, on the device that the generator lives on.
 
-    def __init__(self, generator: torch.Generator) -> None:
+    Args:
+        generator: None for torch's own of the device.
+    """
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
         self._generator = generator
 
-    def categorical(self, probabilities: Tensor, samples: int) -> Tensor:
-        """Independent indices: probabilities (B, K) to (B, samples), int64."""
-        return torch.multinomial(probabilities, samples, True, generator=self._generator)
+    def categorical(
+        self, probabilities: Float[Tensor, "B *variables C"], samples: int
+    ) -> Int[Tensor, "B {samples} *variables"]:
+        """Independent indices of each variable; probabilities up to a factor."""
+        rows, *variables, categories = probabilities.shape
+        flat = probabilities.reshape(-1, categories)
+        drawn = torch.multinomial(flat, samples, True, generator=self._generator)
+        return drawn.view(rows, *variables, samples).movedim(-1, 1)
 
-    def bernoulli(self, probabilities: Tensor, samples: int) -> Tensor:
-        """Independent bits: probabilities (B, D) to zeros and ones (B, samples, D)."""
+    def bernoulli(
+        self, probabilities: Float[Tensor, "B D"], samples: int
+    ) -> Float[Tensor, "B {samples} D"]:
+        """Independent bits, zeros and ones."""
         repeated = probabilities[:, None, :].expand(-1, samples, -1)
         return torch.bernoulli(repeated, generator=self._generator)
 
-    def gumbel(self, like: Tensor, samples: int) -> Tensor:
-        """Standard Gumbel noise: (B, samples, K) for `like` (B, K)."""
+    def gumbel(
+        self, like: Float[Tensor, "B *shape"], samples: int
+    ) -> Float[Tensor, "B {samples} *shape"]:
+        """Standard Gumbel noise."""
         return -self._exponential(like, samples).log()
 
-    def logistic(self, like: Tensor, samples: int) -> Tensor:
-        """Standard logistic noise: (B, samples, D) for `like` (B, D)."""
+    def logistic(
+        self, like: Float[Tensor, "B *shape"], samples: int
+    ) -> Float[Tensor, "B {samples} *shape"]:
+        """Standard logistic noise."""
         return self._exponential(like, samples).log() - self._exponential(like, samples).log()
 
     def _exponential(self, like: Tensor, samples: int) -> Tensor:
-        noise = like.new_empty(like.shape[0], samples, like.shape[1])
+        noise = like.new_empty(like.shape[0], samples, *like.shape[1:])
         return noise.exponential_(generator=self._generator)

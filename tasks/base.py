@@ -1,15 +1,16 @@
 """The contract of a task: it turns a batch into scores and a cost, and knows no estimator."""
 
 import itertools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import ClassVar, Literal, NamedTuple
 
+from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from estimators.spaces import Space
 from tasks.data.base import Dataset, Images, Part
 from tasks.examples import Example, Look
 from tasks.streams import Streams
@@ -30,21 +31,19 @@ class Supervised(NamedTuple):
     """Rows of a batch whose latent variable is known: the loss is the mean of cost and loss on the
     label, E[f(x, y) + loss of q on y]."""
 
-    scores: Tensor
-    """(B', K)"""
-    target: Tensor
-    """(B',) int64"""
-    row: Tensor
-    """(B',) int64: their rows in the encoding's context, which come after the B others."""
+    scores: Float[Tensor, "L *scores"]
+    target: Int[Tensor, "L *z"]
+    row: Int[Tensor, " L"]
+    """Their rows in the encoding's context, which come after the B others."""
 
 
 class Encoding(NamedTuple):
     """A batch of B rows, encoded."""
 
-    scores: Tensor
-    """(B, K) for a categorical latent, (B, D) for bits."""
-    features: Tensor
-    """(B, F): the inputs, for baseline networks. Never carries a graph."""
+    scores: Float[Tensor, "B *scores"]
+    """As the task's space has them."""
+    features: Float[Tensor, "B F"]
+    """The inputs, for baseline networks. Never carries a graph."""
     context: Context
     """For B rows, and for those that are supervised."""
     supervised: Supervised | None = None
@@ -68,7 +67,8 @@ class Task(nn.Module, ABC):
     """
 
     name: ClassVar[str]
-    family: ClassVar[Literal["categorical", "bits"]]
+    space_type: ClassVar[type[Space]]
+    """What kind of latent variable it has."""
     citation: ClassVar[str]
     Settings: ClassVar[type[TaskSettings]]
     accepts_relaxed: ClassVar[bool] = True
@@ -79,14 +79,16 @@ class Task(nn.Module, ABC):
     """Some rows have a known latent variable, which alone can be trained on at first."""
     is_likelihood: ClassVar[bool]
     """The cost is −log p(x | z): evaluation reports an ELBO, with a uniform prior on z."""
+    prior_in_cost: ClassVar[bool] = False
+    """The cost has −log p(z) in it, of a prior with parameters of its own: no other is added."""
 
     metrics: ClassVar[tuple[Metric, ...]]
     """What it is judged by, the one that a search goes by first."""
     searched_training: ClassVar[frozenset[str]] = frozenset()
     """Settings of training that a search varies on this task, beside the learning rate."""
 
-    size: int
-    """K categories or D bits."""
+    space: Space
+    """Of the latent variable."""
     features: int
     """Length of the input vector."""
     levels: int
@@ -119,17 +121,12 @@ class Task(nn.Module, ABC):
             self.register_buffer(f"{split}_inputs", part.inputs, persistent=False)
             self.register_buffer(f"{split}_labels", part.labels, persistent=False)
 
-    @property
-    def log_assignments(self) -> float:
-        """Log of the number of assignments, which is minus the log of the uniform prior."""
-        return math.log(self.size) if self.family == "categorical" else self.size * math.log(2)
-
     def part(self, split: Split) -> Part:
         """The data of a split, on the model's device."""
         return Part(self.get_buffer(f"{split}_inputs"), self.get_buffer(f"{split}_labels"))
 
-    def grey(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, P) as grey levels in [0, 1], in the model's dtype."""
+    def grey(self, pixels: Shaped[Tensor, "B P"]) -> Float[Tensor, "B P"]:
+        """Pixels as grey levels in [0, 1], in the model's dtype."""
         return pixels.to(next(self.parameters()).dtype) / (self.levels - 1)
 
     @abstractmethod
@@ -154,14 +151,16 @@ class Task(nn.Module, ABC):
         """Run the encoder."""
 
     @abstractmethod
-    def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
-        """f(x, z): costs (N,) in nats of assignments for rows (N,) of the context.
+    def cost(
+        self, context: Context, z: Shaped[Tensor, "N *z"], row: Int[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
+        """f(x, z): costs in nats of assignments for rows of the context.
 
-        z is hard, (N,) or (N, D), or a relaxed point (N, K) or (N, D).
+        z are assignments, or points (N, *point) as floats: `space.point` gives points of either.
         """
 
-    def correct(self, encoding: Encoding, z: Tensor) -> Tensor | None:
-        """Whether the mode z (B,) of each row is right, (B,) bool; None where nothing is."""
+    def correct(self, encoding: Encoding, z: Shaped[Tensor, "B *z"]) -> Bool[Tensor, " B"] | None:
+        """Whether the mode z of each row is right; None where nothing is."""
         return None
 
     def examples(self, look: Look, streams: Streams) -> dict[str, Example]:
@@ -174,8 +173,11 @@ class Task(nn.Module, ABC):
         return {}
 
 
-def embed(z: Tensor, table: Tensor) -> Tensor:
-    """Rows of a table (K, E) for hard indices z (N,), or their mixture for relaxed z (N, K)."""
+def embed(
+    z: Int[Tensor, "N 1"] | Float[Tensor, "N 1 K"], table: Float[Tensor, "K E"]
+) -> Float[Tensor, "N E"]:
+    """Rows of a table for a single categorical variable, or their mixture at points."""
+    z = z.squeeze(1)
     return z @ table if z.is_floating_point() else F.embedding(z, table)
 
 

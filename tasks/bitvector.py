@@ -7,12 +7,14 @@ from 5 to the grey levels that all pixels share; ReLU in hidden layers.
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from pydantic import Field
 from torch import Tensor, nn
 
+from estimators.spaces import Bits
 from tasks.base import Context, Encoding, Split, Task, TaskSettings, mlp
 from tasks.data.base import Images
 from tasks.examples import Example, Likeliest, Look, bits, images, pairs
@@ -32,7 +34,7 @@ class BitVectorVAE(Task):
     """Bits in, images out; reports ELBO, rate, distortion and NLL in bits per pixel."""
 
     name = "bitvector"
-    family: ClassVar[Literal["categorical", "bits"]] = "bits"
+    space_type = Bits
     citation = "Correia et al. 2020, section 5.3"
     is_likelihood = True
     metrics = ("elbo", "nll", "loss")
@@ -48,7 +50,7 @@ class BitVectorVAE(Task):
 
     def __init__(self, images: Images, settings: Settings, batch_size: int) -> None:
         super().__init__(images, settings, batch_size)
-        self.size = settings.bits
+        self.space = Bits(settings.bits)
         self.pixels = images.size
         # The likelihood runs in tiles: what is held is the decoder's output and its slopes.
         self.activation_size = (images.size + images.levels) * (settings.pixel_features + 1)
@@ -71,13 +73,13 @@ class BitVectorVAE(Task):
         with torch.no_grad():
             self.to_levels.bias.copy_((counts / counts.sum()).log())
 
-    def training_batch(self, step: int, streams: Streams) -> Tensor:
+    def training_batch(self, step: int, streams: Streams) -> Shaped[Tensor, "B P"]:
         pixels = self.part("train").inputs
         return pixels[streams.shuffled("order", len(pixels), self.batch_size, step)]
 
     def evaluation_batches(
         self, split: Split, batch_size: int, streams: Streams
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[Shaped[Tensor, "B P"]]:
         yield from self.part(split).inputs.split(batch_size)
 
     def encode(self, batch: object) -> Encoding:
@@ -85,17 +87,19 @@ class BitVectorVAE(Task):
         grey = self.grey(x)
         return Encoding(self.encoder(grey), grey, (x.long(),))
 
-    def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
+    def cost(
+        self, context: Context, z: Float[Tensor, "N D"], row: Int[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
         (x,) = context
         target = x.index_select(0, row)
         return pixel_nll(self._decode(z), self.to_levels.weight, self.to_levels.bias, target)
 
-    def _decode(self, z: Tensor) -> Tensor:
-        """The numbers that the decoder gives each pixel, (N, P, F)."""
+    def _decode(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N P F"]:
+        """The numbers that the decoder gives each pixel."""
         return self.decoder(z).unflatten(1, (self.features, -1))
 
-    def _mean_image(self, z: Tensor) -> Tensor:
-        """E[x | z] with grey levels in [0, 1], (N, P)."""
+    def _mean_image(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N P"]:
+        """E[x | z] with grey levels in [0, 1]."""
         levels = torch.linspace(0, 1, self.levels, device=z.device, dtype=z.dtype)
         return self.to_levels(self._decode(z)).softmax(dim=2) @ levels
 
@@ -104,7 +108,7 @@ class BitVectorVAE(Task):
         grey, found = encoding.features, look(encoding.scores, SHOWN)
         decoded = self._mean_image(found.z.flatten(0, 1)).unflatten(0, found.z.shape[:2])
         few = slice(LOOKED_INTO)
-        uniform = grey.new_empty(2 * SHOWN, self.size).uniform_(
+        uniform = grey.new_empty(2 * SHOWN, self.space.size).uniform_(
             generator=streams.generator("samples")
         )
         samples = self._mean_image((uniform < 0.5).to(grey.dtype))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 Kind = Literal["images", "pairs", "histogram", "bits"]
@@ -18,16 +19,16 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Likeliest(NamedTuple):
     """The M likeliest assignments of each of B rows under q, best first."""
 
-    z: Tensor
-    """(B, M) indices or (B, M, D) bits. The first is the mode of q."""
-    probability: Tensor
-    """(B, M), zero where a row has fewer."""
-    support: Tensor
-    """(B,): how many assignments have positive probability."""
+    z: Shaped[Tensor, "B M *z"]
+    """The first is the mode of q."""
+    probability: Float[Tensor, "B M"]
+    """Zero where a row has fewer."""
+    support: Shaped[Tensor, " B"]
+    """How many assignments have positive probability."""
 
 
 Look = Callable[[Tensor, int], Likeliest]
-"""From scores (B, K) or (B, D), and the most that is wanted, to what q makes of them."""
+"""From scores (B, …) and the most that is wanted, to what q makes of them."""
 
 
 class Example(NamedTuple):
@@ -39,45 +40,43 @@ class Example(NamedTuple):
     arrays: dict[str, Array]
 
 
-def images(title: str, pixels: Tensor, labels: Sequence[str] | None = None) -> Example:
+def images(
+    title: str, pixels: Float[Tensor, "R C P"], labels: Sequence[str] | None = None
+) -> Example:
     """Rows of images: "images" (R, C, H, W) bytes; "labels" (R,), texts that may be empty.
 
     Args:
         title: what they are.
-        pixels: (R, C, P).
+        pixels: in [0, 1].
         labels: of the rows.
     """
     texts = [""] * len(pixels) if labels is None else list(labels)
     return Example("images", title, {"images": _bytes(pixels), "labels": np.array(texts)})
 
 
-def pairs(title: str, original: Tensor, reconstruction: Tensor) -> Example:
-    """Images over what became of them: "original" and "reconstruction" (N, H, W) bytes.
-
-    Args:
-        title: what they are.
-        original, reconstruction: (N, P).
-    """
+def pairs(
+    title: str, original: Float[Tensor, "N P"], reconstruction: Float[Tensor, "N P"]
+) -> Example:
+    """Images over what became of them: "original" and "reconstruction" (N, H, W) bytes."""
     arrays = {"original": _bytes(original), "reconstruction": _bytes(reconstruction)}
     return Example("pairs", title, arrays)
 
 
-def histogram(title: str, share: Tensor) -> Example:
+def histogram(title: str, share: Float[Tensor, " K"]) -> Example:
     """How often each of K values comes: "share" (K,) float32."""
     return Example("histogram", title, {"share": share.float().cpu().numpy()})
 
 
-def bits(title: str, original: Tensor, likeliest: Likeliest, reconstruction: Tensor) -> Example:
+def bits(
+    title: str,
+    original: Float[Tensor, "N P"],
+    likeliest: Likeliest,
+    reconstruction: Float[Tensor, "N M P"],
+) -> Example:
     """Images with their likeliest bit-vectors, and what each of these is decoded to.
 
     "original" (N, H, W) and "reconstruction" (N, M, H, W) bytes, "bits" (N, M, D) bytes of 0 and 1,
     "probability" (N, M) float32, "support" (N,) float64.
-
-    Args:
-        title: what they are.
-        original: (N, P).
-        likeliest: of N rows.
-        reconstruction: (N, M, P).
     """
     arrays = {
         "original": _bytes(original),
@@ -89,7 +88,7 @@ def bits(title: str, original: Tensor, likeliest: Likeliest, reconstruction: Ten
     return Example("bits", title, arrays)
 
 
-def _bytes(pixels: Tensor) -> Array:
+def _bytes(pixels: Float[Tensor, "*some P"]) -> Array:
     """(..., P) in [0, 1] as (..., H, W) uint8; a P that is no square becomes one line."""
     side = math.isqrt(pixels.shape[-1])
     shape = (side, side) if side**2 == pixels.shape[-1] else (1, pixels.shape[-1])

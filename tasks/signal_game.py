@@ -8,13 +8,15 @@ pixels, or as the features that the published game has; candidates are then of a
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from estimators.spaces import Categoricals
 from tasks.base import SPLITS, Context, Encoding, Split, Task, TaskSettings, embed
 from tasks.data.base import DataError, Dataset, Features
 from tasks.examples import Example, Look, histogram, images
@@ -30,10 +32,10 @@ LOOKED_AT = 500
 
 
 class Episodes(NamedTuple):
-    """Candidates (B, C, P) as unit vectors, and the place of the target among them (B,)."""
-
-    candidates: Tensor
-    target: Tensor
+    candidates: Float[Tensor, "B C P"]
+    """As unit vectors."""
+    target: Int[Tensor, " B"]
+    """Its place among them."""
 
 
 @register
@@ -41,7 +43,7 @@ class SignalGame(Task):
     """One symbol has to be enough; reports communication success and the objective."""
 
     name = "signal_game"
-    family: ClassVar[Literal["categorical", "bits"]] = "categorical"
+    space_type = Categoricals
     citation = "Correia et al. 2020, section 5.2"
     takes_features = True
     is_likelihood = False
@@ -62,7 +64,8 @@ class SignalGame(Task):
 
     def __init__(self, data: Dataset, settings: Settings, batch_size: int) -> None:
         super().__init__(data, settings, batch_size)
-        self.size = settings.vocabulary
+        self.vocabulary = settings.vocabulary
+        self.space = Categoricals(1, settings.vocabulary)
         self.candidates = settings.candidates
         self.sees_pixels = not isinstance(data, Features)
         classes = len(data.labels.unique())
@@ -111,8 +114,8 @@ class SignalGame(Task):
         target = torch.randint(self.candidates, (count,), generator=generator)
         return Episodes(vectors, target.to(vectors.device))
 
-    def _vectors(self, inputs: Tensor) -> Tensor:
-        """Grey levels or features (B, P), in the model's dtype."""
+    def _vectors(self, inputs: Shaped[Tensor, "B P"]) -> Float[Tensor, "B P"]:
+        """Grey levels or features, in the model's dtype."""
         return self.grey(inputs) if self.sees_pixels else inputs.to(self.symbols.weight.dtype)
 
     def encode(self, batch: object) -> Encoding:
@@ -120,51 +123,55 @@ class SignalGame(Task):
         rows = torch.arange(len(target), device=target.device)
         image = candidates[rows, target]
         scores = self.to_scores(self._see(image)) / self.score_scale
-        return Encoding(scores, image, (self.receiver_embedding(candidates), target))
+        return Encoding(scores[:, None], image, (self.receiver_embedding(candidates), target))
 
-    def _see(self, image: Tensor) -> Tensor:
-        """The sender's features of images (B, P), (B, E)."""
+    def _see(self, image: Float[Tensor, "B P"]) -> Float[Tensor, "B E"]:
+        """The sender's features of images."""
         embedded = self.sender_embedding(image)
         first, second = self.to_hidden.weight.squeeze(1), self.from_hidden.weight.squeeze(0)
         return pointwise(embedded, first, second).sigmoid()
 
-    def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
+    def cost(
+        self, context: Context, z: Shaped[Tensor, "N *z"], row: Int[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
         """−log p(target | symbol z, candidates)."""
         target = context[1].index_select(0, row)
         return F.cross_entropy(self._receive(context, z, row), target, reduction="none")
 
-    def _receive(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
-        """The receiver's score of each candidate, (N, C)."""
+    def _receive(
+        self, context: Context, z: Shaped[Tensor, "N *z"], row: Int[Tensor, " N"]
+    ) -> Float[Tensor, "N C"]:
+        """The receiver's score of each candidate."""
         embedded = context[0]
-        if not z.is_floating_point() and 8 * len(z) > len(embedded) * self.size:
+        if not z.is_floating_point() and 8 * len(z) > len(embedded) * self.vocabulary:
             # Score all symbols for each row in one product and pick: that reads the embeddings
             # once, where the other way copies them for every assignment.
-            return torch.einsum("bce,ke->bkc", embedded, self.symbols.weight)[row, z]
+            return torch.einsum("bce,ke->bkc", embedded, self.symbols.weight)[row, z[:, 0]]
         candidates = embedded.index_select(0, row)
         return torch.einsum("nce,ne->nc", candidates, embed(z, self.symbols.weight))
 
-    def correct(self, encoding: Encoding, z: Tensor) -> Tensor:
+    def correct(self, encoding: Encoding, z: Int[Tensor, "B 1"]) -> Bool[Tensor, " B"]:
         rows = torch.arange(len(z), device=z.device)
         return self._receive(encoding.context, z, rows).argmax(dim=1) == encoding.context[1]
 
     def examples(self, look: Look, streams: Streams) -> dict[str, Example]:
         batch = next(self.evaluation_batches("test", LOOKED_AT, streams))
         encoding = self.encode(batch)
-        found = look(encoding.scores, self.size)
-        usage = torch.zeros_like(encoding.scores).scatter_add_(1, found.z, found.probability)
-        usage = usage.mean(dim=0)
+        found = look(encoding.scores, self.vocabulary)
+        usage = encoding.scores.new_zeros(len(encoding.scores), self.vocabulary)
+        usage = usage.scatter_add_(1, found.z.squeeze(2), found.probability).mean(dim=0)
         title = (
-            f"usage of {self.size} symbols\nentropy {_entropy(usage):.2f} nats, "
+            f"usage of {self.vocabulary} symbols\nentropy {_entropy(usage):.2f} nats, "
             f"given the image {_entropy(found.probability) / len(found.z):.2f}"
         )
         shown = {"usage": histogram(title, usage)}
         if self.sees_pixels:
-            shown["symbols"] = self._images_by_symbol(encoding.features, found.z[:, 0])
+            shown["symbols"] = self._images_by_symbol(encoding.features, found.z[:, 0, 0])
         return shown
 
-    def _images_by_symbol(self, seen: Tensor, said: Tensor) -> Example:
-        """Images (B, P) that share a symbol, of those said (B,) most."""
-        counts = said.bincount(minlength=self.size)
+    def _images_by_symbol(self, seen: Float[Tensor, "B P"], said: Int[Tensor, " B"]) -> Example:
+        """Images that share a symbol, of those said most."""
+        counts = said.bincount(minlength=self.vocabulary)
         most = counts.argsort(descending=True, stable=True)[:SHOWN]
         most = most[counts[most] > 0]
         shown = seen.new_zeros(len(most), SHOWN, self.features)
@@ -192,15 +199,15 @@ class SignalGame(Task):
             )
 
 
-def _entropy(probability: Tensor) -> float:
+def _entropy(probability: Float[Tensor, "*any"]) -> float:
     """−Σ p log p over all entries, in nats."""
     return float(torch.special.entr(probability).sum())
 
 
 def _distinct_concepts(
-    labels: Tensor, count: int, candidates: int, generator: torch.Generator
-) -> Tensor:
-    """Indices (count, candidates) of images from as many different classes, uniform in each."""
+    labels: Int[Tensor, " I"], count: int, candidates: int, generator: torch.Generator
+) -> Int[Tensor, "{count} {candidates}"]:
+    """Indices of images from as many different classes, uniform in each."""
     by_class = labels.argsort(stable=True)
     sizes = labels.bincount()
     starts = sizes.cumsum(0) - sizes
@@ -211,8 +218,10 @@ def _distinct_concepts(
     return by_class[starts[chosen] + (places * sizes[chosen]).long()]
 
 
-def _distinct_images(total: int, count: int, candidates: int, generator: torch.Generator) -> Tensor:
-    """Indices (count, candidates) without a repetition in a row, every set as likely as any other.
+def _distinct_images(
+    total: int, count: int, candidates: int, generator: torch.Generator
+) -> Int[Tensor, "{count} {candidates}"]:
+    """Indices without a repetition in a row, every set as likely as any other.
 
     Floyd's algorithm: draw from the first total − C + 1 indices, then from one more each time, and
     take the new one where the draw is there already.

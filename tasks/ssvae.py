@@ -10,13 +10,15 @@ grey level as probability, on each access. Classifier P-256-256-256-K, encoder
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from estimators.spaces import Categoricals
 from tasks.base import (
     Context,
     Encoding,
@@ -38,16 +40,16 @@ SHOWN = 8
 
 
 class Batch(NamedTuple):
-    """Binarised images x (N, P), with the noise of h (N, H) and some labels y.
+    """Binarised images x, with the noise of h and some labels y.
 
     In training y belongs to the last rows of x, which `labelled` numbers; at evaluation it is what
     is to be found, and no row is labelled.
     """
 
-    x: Tensor
-    noise: Tensor
-    y: Tensor
-    labelled: Tensor
+    x: Float[Tensor, "N P"]
+    noise: Float[Tensor, "N H"]
+    y: Int[Tensor, " L"]
+    labelled: Int[Tensor, " M"]
 
 
 @register
@@ -55,7 +57,7 @@ class SemiSupervisedVAE(Task):
     """Few labels, many images; reports accuracy of the class and the ELBO."""
 
     name = "ssvae"
-    family: ClassVar[Literal["categorical", "bits"]] = "categorical"
+    space_type = Categoricals
     citation = "Correia et al. 2020, section 5.1"
     has_labels = True
     is_likelihood = True
@@ -76,22 +78,23 @@ class SemiSupervisedVAE(Task):
                 f"{images.name} leaves no unlabelled image beside {settings.labelled} labelled: "
                 "lower the setting labelled of ssvae"
             )
-        self.size = images.classes
+        self.classes = images.classes
+        self.space = Categoricals(1, self.classes)
         self.labelled = settings.labelled
         self.latent_weight = unlabelled / settings.labelled
-        self.chance = 1 / self.size
+        self.chance = 1 / self.classes
         self.activation_size = images.size
         self.steps_per_epoch = unlabelled // batch_size
         self.labelled_steps_per_epoch = settings.labelled // min(batch_size, settings.labelled)
 
         pixels, hidden, wide = images.size, settings.hidden, settings.classifier_hidden
         self.latent = settings.latent
-        self.classifier = mlp(pixels, wide, wide, wide, self.size)
+        self.classifier = mlp(pixels, wide, wide, wide, self.classes)
         # The first layer of encoder and decoder is kept apart: its part for y is a table look-up.
-        encoder_input = nn.Linear(pixels + self.size, hidden)
+        encoder_input = nn.Linear(pixels + self.classes, hidden)
         self.encoder_input, self.encoder_table = by_part(encoder_input, pixels)
         self.encoder = mlp(hidden, hidden, 2 * settings.latent)
-        decoder_input = nn.Linear(settings.latent + self.size, hidden)
+        decoder_input = nn.Linear(settings.latent + self.classes, hidden)
         self.decoder_input, self.decoder_table = by_part(decoder_input, settings.latent)
         self.decoder = mlp(hidden, hidden, pixels)
 
@@ -110,7 +113,7 @@ class SemiSupervisedVAE(Task):
         x, noise = self._draw(pixels[first], streams.generator("noise", step))
         return Batch(x, noise, labels[first], torch.arange(len(x), device=x.device))
 
-    def _labelled(self, step: int, streams: Streams) -> Tensor:
+    def _labelled(self, step: int, streams: Streams) -> Int[Tensor, " L"]:
         """The labelled images of a step, which come first among those to train on."""
         size = min(self.batch_size, self.labelled)
         return streams.shuffled("labelled order", self.labelled, size, step)
@@ -125,8 +128,10 @@ class SemiSupervisedVAE(Task):
             x, noise = self._draw(pixels, streams.generator(f"{split} noise", number))
             yield Batch(x, noise, y, torch.arange(0, device=x.device))
 
-    def _draw(self, pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Pixels (N, P) that are 1 with their grey level as probability, and the noise of h."""
+    def _draw(
+        self, pixels: Shaped[Tensor, "N P"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N H"]]:
+        """Pixels that are 1 with their grey level as probability, and the noise of h."""
         grey = self.grey(pixels)
         # 16 random bits for a pixel, four pixels' in an integer: the library's uniform_ takes three
         # times as long, its bernoulli eight. No probability is off by more than 2⁻¹⁷.
@@ -139,15 +144,17 @@ class SemiSupervisedVAE(Task):
 
     def encode(self, batch: object) -> Encoding:
         x, noise, y, labelled = cast(Batch, batch)
-        scores = self.classifier(x)
+        scores = self.classifier(x)[:, None]
         context = (x, self.encoder_input(x), noise, y)
         if not len(labelled):
             return Encoding(scores, x, context)
         others = len(x) - len(labelled)
-        part = Supervised(scores[others:], y, labelled)
+        part = Supervised(scores[others:], y[:, None], labelled)
         return Encoding(scores[:others], x[:others], context, part)
 
-    def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
+    def cost(
+        self, context: Context, z: Shaped[Tensor, "N *z"], row: Int[Tensor, " N"]
+    ) -> Float[Tensor, " N"]:
         """−log p(x | z, h) + KL(q(h | x, z) ‖ N(0, I)) with h drawn from q(h | x, z)."""
         x, hidden, noise = (part.index_select(0, row) for part in context[:3])
         mean, log_std = self._gaussian(hidden, z)
@@ -156,18 +163,20 @@ class SemiSupervisedVAE(Task):
         kl = 0.5 * (mean.square() + std.square() - 1 - 2 * log_std).sum(dim=1)
         return binary_nll(self._decode(h, z), x) + kl
 
-    def _gaussian(self, hidden: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation of q(h | x, z), (N, H) each."""
+    def _gaussian(
+        self, hidden: Float[Tensor, "N E"], z: Shaped[Tensor, "N *z"]
+    ) -> tuple[Float[Tensor, "N H"], Float[Tensor, "N H"]]:
+        """Mean and log standard deviation of q(h | x, z)."""
         both = F.relu(hidden + embed(z, self.encoder_table))
         mean, log_std = self.encoder(both).chunk(2, dim=1)
         return mean, log_std
 
-    def _decode(self, h: Tensor, z: Tensor) -> Tensor:
-        """Log-odds of the pixels given h and z, (N, P)."""
+    def _decode(self, h: Float[Tensor, "N H"], z: Shaped[Tensor, "N *z"]) -> Float[Tensor, "N P"]:
+        """Log-odds of the pixels given h and z."""
         return self.decoder(F.relu(self.decoder_input(h) + embed(z, self.decoder_table)))
 
-    def correct(self, encoding: Encoding, z: Tensor) -> Tensor:
-        return z == encoding.context[3]
+    def correct(self, encoding: Encoding, z: Int[Tensor, "B 1"]) -> Bool[Tensor, " B"]:
+        return z[:, 0] == encoding.context[3]
 
     def examples(self, look: Look, streams: Streams) -> dict[str, Example]:
         encoding = self.encode(next(self.evaluation_batches("test", SHOWN, streams)))
@@ -175,14 +184,15 @@ class SemiSupervisedVAE(Task):
         z = look(encoding.scores, 1).z[:, 0]
         reconstruction = self._decode(self._gaussian(hidden, z)[0], z).sigmoid()
         h = x.new_empty(SHOWN, self.latent).normal_(generator=streams.generator("samples"))
-        classes = torch.arange(self.size, device=x.device)
-        samples = self._decode(h.repeat(self.size, 1), classes.repeat_interleave(SHOWN)).sigmoid()
+        classes = torch.arange(self.classes, device=x.device)
+        every = classes.repeat_interleave(SHOWN)[:, None]
+        samples = self._decode(h.repeat(self.classes, 1), every).sigmoid()
         return {
             "reconstructions": pairs("test images and reconstructions", x, reconstruction),
             "samples": images(
                 "samples, a row for each class",
-                samples.unflatten(0, (self.size, SHOWN)),
-                [str(label) for label in range(self.size)],
+                samples.unflatten(0, (self.classes, SHOWN)),
+                [str(label) for label in range(self.classes)],
             ),
         }
 

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from bench.errors import UserError
-from estimators.base import Estimator, Latent
+from estimators.base import Estimator
 from estimators.registry import all_estimators
+from estimators.spaces import Space
 from tasks.base import Task
 from tasks.data.base import DataError
 from tasks.data.datasets import load_dataset
@@ -18,7 +19,16 @@ from tasks.streams import derive_seed
 
 Settings = dict[str, Any]
 
-SET_BY_CONSTRUCTORS = ("size", "activation_size", "steps_per_epoch")
+
+class Latent(NamedTuple):
+    """What an estimator may know of a task."""
+
+    space: Space
+    features: int
+    """Length of the input vector that baseline networks see."""
+
+
+SET_BY_CONSTRUCTORS = ("space", "activation_size", "steps_per_epoch")
 """Attributes of a task that have no value by default, and that it can have from its settings."""
 
 
@@ -50,12 +60,12 @@ def build_task(
 def build_estimator(name: str, settings: Settings, latent: Latent, seed: int) -> Estimator:
     """An estimator for a latent variable, with the initial parameters of a seed."""
     with _seeded(seed, "estimator parameters"):
-        return all_estimators()[name].make(latent, **settings)
+        return all_estimators()[name].make(latent.space, features=latent.features, **settings)
 
 
 def latent_of(task: Task) -> Latent:
     """What an estimator may know of a task."""
-    return Latent(task.family, task.size, task.features)
+    return Latent(task.space, task.features)
 
 
 @contextmanager

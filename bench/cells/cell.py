@@ -8,11 +8,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from bench.cells.building import build_task, latent_of
+from bench.cells.building import Latent, build_task, latent_of
 from bench.cells.numerics import NUMERICS
 from bench.errors import UserError, unknown
 from bench.profiles.profile import BUDGET, Profile, validated
-from estimators.base import Latent
 from estimators.registry import all_estimators
 from tasks.base import Split, Task
 from tasks.data.datasets import DATASETS, FEATURES, load_dataset
@@ -165,9 +164,9 @@ def _plan_cell(
         device=device,
     )
     latent = cell_latent(cell, data_dir)
-    skip = estimator_class.refusal(latent, settings)
-    if skip is None and estimator_class.relaxed and not task_class.accepts_relaxed:
-        skip = f"{estimator} relaxes z, which the decoder of {task} does not take"
+    skip = estimator_class.refusal(latent.space, settings)
+    if skip is None and estimator_class.takes_slopes and not task_class.accepts_relaxed:
+        skip = f"{estimator} takes slopes, and the decoder of {task} no points to take them at"
     return Planned(cell, skip)
 
 

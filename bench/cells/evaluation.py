@@ -2,7 +2,8 @@
 
 Accuracy is that of the mode of q. E_q[f] is summed over the support where that is small enough,
 else averaged over a stated number of samples. −log p(x) is summed over every z
-where that is feasible, else estimated by importance sampling from one proposal for all.
+where that is feasible, else estimated by importance sampling from one proposal for all. A q that
+is no list of assignments, of a mixed variable, is evaluated on its own samples.
 """
 
 import math
@@ -15,15 +16,17 @@ from torch import Tensor
 
 from bench.cells.step import CountedCost, NotFiniteError
 from estimators.base import Estimator
-from estimators.distributions.base import BernoulliBits, BitDistribution, Distribution, SparseBits
-from estimators.mappings import all_bit_vectors
+from estimators.distributions.sparse import SparseDistribution
 from estimators.mappings.bits import MAX_ENUMERATED_BITS
 from estimators.sampler import Sampler
+from estimators.spaces import Factorised, Space
+from estimators.spaces.distribution import Distribution, FiniteDistribution
 from tasks.base import Context, Split, Task
 from tasks.streams import Streams
 
 CLIP = 0.05
-"""The bits of the importance proposal are on with a probability in [CLIP, 1 − CLIP]."""
+"""The bits of the importance proposal are on with a probability in [CLIP, 1 − CLIP]; of other
+variables, 2 CLIP is the share of the uniform distribution in it."""
 
 _NLL_NUMBERS = 2**22
 """Numbers in the assignments of one batch that p(x) is computed for."""
@@ -78,21 +81,24 @@ def evaluate(
         correct = task.correct(encoding, q.mode())
         if correct is not None:
             columns["correct"].append(correct.double())
-        columns["support"].append(q.support_sizes)
+        if isinstance(q, FiniteDistribution):
+            columns["support"].append(q.support_sizes)
         if q.unsolved is not None:
             columns["unsolved"].append(q.unsolved)
     rows = {name: torch.cat(parts).double() for name, parts in columns.items()}
-    metrics = _metrics(task, rows)
+    metrics = _metrics(task, rows, q.log_volume)
     if task.pixels is not None and log_evidence_too:
         metrics |= _negative_log_likelihood(task, estimator, counted, settings, split, streams)
     return metrics
 
 
-def _metrics(task: Task, rows: dict[str, Tensor]) -> dict[str, float | None]:
+def _metrics(task: Task, rows: dict[str, Tensor], log_volume: float) -> dict[str, float | None]:
     """Columns of the results table from values of each row, (rows of the split,)."""
     cost, entropy = float(rows["cost"].mean()), float(rows["entropy"].mean())
-    rate = task.log_assignments - entropy
-    has_rate = task.pixels is not None
+    # A prior that the cost has in it leaves the entropy alone, and a rate that is not known apart.
+    rate = -entropy if task.prior_in_cost else log_volume - entropy
+    has_rate = task.pixels is not None and not task.prior_in_cost
+    support = rows.get("support")
     return {
         "expected_cost": cost,
         "entropy": entropy,
@@ -101,9 +107,9 @@ def _metrics(task: Task, rows: dict[str, Tensor]) -> dict[str, float | None]:
         "elbo": -(cost + rate) if task.is_likelihood else None,
         "rate": rate if has_rate else None,
         "distortion": cost if has_rate else None,
-        "support_mean": float(rows["support"].mean()),
-        "support_median": float(rows["support"].median()),
-        "support_max": float(rows["support"].max()),
+        "support_mean": None if support is None else float(support.mean()),
+        "support_median": None if support is None else float(support.median()),
+        "support_max": None if support is None else float(support.max()),
         "unsolved": float(rows["unsolved"].mean()) if "unsolved" in rows else None,
     }
 
@@ -116,7 +122,7 @@ def expected_cost(
     settings: EvaluationSettings,
 ) -> Tensor:
     """E_q[f(z)] for each row, (B,), in nats."""
-    if q.support_sizes.max() <= settings.max_summed:
+    if isinstance(q, FiniteDistribution) and q.support_sizes.max() <= settings.max_summed:
         z, row, probability = q.support
         terms = probability * in_chunks(cost, context, z, row)
         return terms.new_zeros(len(q.scores)).index_add(0, row, terms)
@@ -131,63 +137,75 @@ def log_evidence(
     sampler: Sampler,
     settings: EvaluationSettings,
 ) -> tuple[Tensor, Tensor]:
-    """log p(x) in nats and the effective number of samples, (B,) each, for a uniform p(z).
+    """log p(x) in nats and the effective number of samples, (B,) each.
 
-    Summed over all categories, and over all 2^D bit-vectors where these are few (every one then
-    counts as a sample).
-    Else importance sampling with half the samples from q and half from independent bits with
-    q's marginals clipped to [CLIP, 1 − CLIP]. Both halves are weighted by the mixture's density,
-    which is positive for every z, so that the estimate of p(x) is unbiased whatever q is.
-    As published, if the settings say so.
+    p(z) is uniform, or in the cost. Summed over every z where these are few, or the categories of
+    a single variable (every one then counts as a sample).
+    Else importance sampling with half the samples from q and half from independent variables with
+    q's marginals, smoothed by CLIP. Both halves are weighted by the mixture's density, which is
+    positive for every z, so that the estimate of p(x) is unbiased whatever q is. A q that is no
+    list of assignments is sampled from alone. As published, if the settings say so.
     """
-    rows, size = q.scores.shape
-    if not isinstance(q, BitDistribution):
-        categories = torch.arange(size, device=q.scores.device).expand(rows, -1)
-        return _summed_log_evidence(cost, context, categories, math.log(size))
+    space = cost.task.space
+    if not isinstance(q, FiniteDistribution):
+        z = q.sample(sampler, settings.nll_samples)
+        return _importance(_log_joint(cost, context, z, q.log_volume) - q.log_prob(z))
+    if _is_summed(space, settings):
+        every = space.every(q.scores)
+        z = every.expand(len(q.scores), *every.shape)
+        log_p = _log_joint(cost, context, z, space.log_assignments).logsumexp(dim=1)
+        return log_p, torch.full_like(log_p, len(every))
     if settings.nll_as == "published":
         return published_log_evidence(cost, context, q, sampler, settings.nll_samples)
-    if size < 63 and 2**size <= settings.nll_max_summed:
-        every = all_bit_vectors(size, q.scores).expand(rows, -1, -1)
-        return _summed_log_evidence(cost, context, every, size * math.log(2))
+    assert isinstance(space, Factorised)
     half = settings.nll_samples // 2
-    independent = BernoulliBits(q.marginals().clamp(CLIP, 1 - CLIP).logit())
+    independent = space.plain(space.smoothed(q.marginals(), 2 * CLIP))
     z = torch.cat([q.sample(sampler, half), independent.sample(sampler, half)], dim=1)
     log_mixture = torch.logaddexp(q.log_prob(z), independent.log_prob(z)) - math.log(2)
-    log_weight = -_rectangular(cost, context, z) - size * math.log(2) - log_mixture
+    return _importance(_log_joint(cost, context, z, space.log_assignments) - log_mixture)
+
+
+def _is_summed(space: Space, settings: EvaluationSettings) -> bool:
+    """Whether p(x) is summed over every z."""
+    if space.single:
+        return True
+    return settings.nll_as == "corrected" and space.count <= settings.nll_max_summed
+
+
+def _log_joint(cost: CountedCost, context: Context, z: Tensor, log_volume: float) -> Tensor:
+    """log p(x, z) for z (B, M, ...), (B, M)."""
+    log_prior = 0.0 if cost.task.prior_in_cost else -log_volume
+    return -_rectangular(cost, context, z) + log_prior
+
+
+def _importance(log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The log of the mean weight and the effective number of samples, from (B, S), (B,) each."""
     log_total = log_weight.logsumexp(dim=1)
     effective = (2 * log_total - (2 * log_weight).logsumexp(dim=1)).exp()
-    return log_total - math.log(2 * half), effective
-
-
-def _summed_log_evidence(
-    cost: CountedCost, context: Context, every: Tensor, log_assignments: float
-) -> tuple[Tensor, Tensor]:
-    """log p(x) summed over every assignment (B, M, ...), and M, (B,) each."""
-    log_p = (-_rectangular(cost, context, every) - log_assignments).logsumexp(dim=1)
-    return log_p, torch.full_like(log_p, every.shape[1])
+    return log_total - math.log(log_weight.shape[1]), effective
 
 
 def published_log_evidence(
-    cost: CountedCost, context: Context, q: BitDistribution, sampler: Sampler, samples: int
+    cost: CountedCost, context: Context, q: FiniteDistribution, sampler: Sampler, samples: int
 ) -> tuple[Tensor, Tensor]:
     """log p(x) as the public code of Correia et al. 2020 estimates it, to be compared with.
 
-    Independent bits: importance sampling from q. Sparse q: the mass of the support, and on top
-    of it the mean of p(x | z) over uniform z from all bit-vectors, which has that mass in it
+    Independent variables: importance sampling from q. Sparse q: the mass of the support, and on top
+    of it the mean of p(x | z) over uniform z from all assignments, which has that mass in it
     already: the estimate of p(x) is too large by up to a factor of two.
 
     Returns:
         log p(x) in nats and the effective number of terms, (B,) each.
     """
-    size = q.scores.shape[1]
-    if isinstance(q, SparseBits):
-        of_support = -_rectangular(cost, context, q.vertices) - size * math.log(2)
-        z = BernoulliBits(torch.zeros_like(q.scores)).sample(sampler, samples)
-        of_samples = -_rectangular(cost, context, z) - math.log(samples)
+    space = cost.task.space
+    if isinstance(q, SparseDistribution):
+        of_support = _log_joint(cost, context, q.listed, space.log_assignments)
+        z = space.plain(torch.zeros_like(q.scores)).sample(sampler, samples)
+        of_samples = _log_joint(cost, context, z, 0.0) - math.log(samples)
         log_weight = torch.cat([of_support.where(q.positive, -torch.inf), of_samples], dim=1)
     else:
         z = q.sample(sampler, samples)
-        log_joint = -_rectangular(cost, context, z) - size * math.log(2)
+        log_joint = _log_joint(cost, context, z, space.log_assignments)
         log_weight = log_joint - q.log_prob(z) - math.log(samples)
     log_p = log_weight.logsumexp(dim=1)
     return log_p, (2 * log_p - (2 * log_weight).logsumexp(dim=1)).exp()
@@ -203,12 +221,9 @@ def _negative_log_likelihood(
 ) -> dict[str, float | None]:
     """Bits per pixel on a split, and the mean effective number of importance samples."""
     assert task.pixels is not None
-    if task.family == "categorical":
-        numbers = task.size
-    else:
-        every = 2.0**task.size
-        looked_at = every if every <= settings.nll_max_summed else settings.nll_samples
-        numbers = int(looked_at) * task.size
+    few = task.space.single or task.space.count <= settings.nll_max_summed
+    looked_at = task.space.count if few else settings.nll_samples
+    numbers = looked_at * math.prod(task.space.z_shape)
     batch_size = max(1, _NLL_NUMBERS // numbers)
     nats, effective = [], []
     for number, batch in enumerate(task.evaluation_batches(split, batch_size, streams)):

@@ -5,6 +5,7 @@
 results/README.md says what is in a file.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +14,27 @@ import torch
 from analysis.files import written_whole
 from bench.cells.cell import Cell
 from bench.cells.training import Trainer
-from estimators.distributions.base import BernoulliBits, Distribution
-from estimators.mappings import top_bit_vectors
+from estimators.distributions.sparse import SparseDistribution
+from estimators.spaces import Factorised, Space
+from estimators.spaces.distribution import Distribution, FiniteDistribution
 from tasks.examples import Example, Likeliest
 from tasks.streams import Streams, derive_seed
 
 
-def likeliest(q: Distribution, most: int) -> Likeliest:
+def likeliest(q: Distribution, space: Space, most: int) -> Likeliest:
     """The likeliest assignments of every row, `most` of them or all that there can be.
 
     The mode alone of a q whose support can't be listed.
     """
-    sizes = q.support_sizes
-    if isinstance(q, BernoulliBits):  # whose support may be more than can be listed
-        size = q.scores.shape[1]
-        z = top_bit_vectors(q.scores, most if size > 62 else min(most, 2**size))
-        return Likeliest(z, q.log_prob(z).exp(), sizes)
-    try:
-        z, row, probability = q.support
-    except ValueError:
+    if not isinstance(q, FiniteDistribution):
         z = q.mode().unsqueeze(1)
+        return Likeliest(z, q.log_prob(z).exp(), q.scores.new_full((len(z),), math.inf))
+    sizes = q.support_sizes
+    listed = isinstance(q, SparseDistribution) or space.single
+    if isinstance(space, Factorised) and not listed:  # the support may be more than can be listed
+        z, _ = space.topk_sparsemax(q.scores, min(most, space.count))
         return Likeliest(z, q.log_prob(z).exp(), sizes)
+    z, row, probability = q.support
     order = probability.argsort(descending=True, stable=True)
     order = order[row[order].argsort(stable=True)]
     z, row, probability = z[order], row[order], probability[order]
@@ -55,9 +56,8 @@ def examples_of(trainer: Trainer) -> dict[str, Example]:
     Test images and noise depend on the run's seed and on nothing that training draws.
     """
     streams = Streams(derive_seed(trainer.streams.seed, "examples"), trainer.streams.device)
-    return trainer.task.examples(
-        lambda scores, most: likeliest(trainer.estimator.distribution(scores), most), streams
-    )
+    q_of, space = trainer.estimator.distribution, trainer.task.space
+    return trainer.task.examples(lambda scores, most: likeliest(q_of(scores), space, most), streams)
 
 
 def examples_path(results: Path, cell: Cell) -> Path:

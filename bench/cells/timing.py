@@ -4,13 +4,12 @@ From the weights that training starts from, where supports are at their largest.
 one at a time, seed by seed, so that a slow spell of the machine meets all estimators.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from bench.cells.cell import Cell
 from bench.cells.course import ready
+from bench.cells.step import Purpose
 from bench.cells.training import Row
 from bench.grid.claims import Report
 
@@ -20,7 +19,11 @@ REPETITIONS = 5
 STEPS = 10
 """Of a repetition."""
 
-COUNTED = {"decoder_calls": "latent", "slopes": "slopes", "oracle_calls": "oracle"}
+COUNTED: dict[str, Purpose] = {
+    "decoder_calls": "latent",
+    "slopes": "slopes",
+    "oracle_calls": "oracle",
+}
 """Columns of what a step costs an example, and what the harness counts it as."""
 
 
@@ -46,9 +49,9 @@ def time_cell(
     trainer = ready(cell, data_dir, device, models)
     for repetition in range(REPETITIONS):
         seconds, rows = trainer.train_seconds, trainer.rows
-        before: Counter[Any] = trainer.cost.calls.copy()
+        before = trainer.cost.calls.copy()
         trainer.train(STEPS)
-        calls: Counter[Any] = trainer.cost.calls
+        calls = trainer.cost.calls
         examples = trainer.rows - rows
         yield {
             "repetition": repetition,

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ class Trainer:
         Raises:
             DivergedError: the loss is not finite.
         """
-        calls: Counter[Any] = self.cost.calls
+        calls = self.cost.calls
         try:
             metrics = evaluate(
                 self.task, self.estimator, self.cost, self.evaluation, split, self.streams, last
@@ -159,7 +159,7 @@ class Trainer:
             "oracle_calls_total": calls["oracle"],
             "supervised_calls_total": calls["supervised"],
             "examples": self.rows,
-            "latent_size": self.task.size,
+            "latent_size": self.task.space.size,
             "chance": self.task.chance,
             "gradient_norm": norm,
             "diagnostics": self._take_diagnostics(),

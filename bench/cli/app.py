@@ -196,7 +196,7 @@ def merge(*results: Path, out: Annotated[Path, Parameter(alias="-o")]) -> int:
     from rich.console import Console
 
     from bench.cli.ending import report_on
-    from bench.cli.printing import print_line
+    from bench.printing import print_line
     from bench.results.merge import merge_folders
     from bench.results.status import print_status, status_of
 
@@ -363,7 +363,7 @@ def _run(
 
 def _tell_if_busy(output: Output) -> None:
     """Say that times will not be those of a quiet machine, if this one has not been quiet."""
-    from bench.cli.printing import print_line
+    from bench.printing import print_line
 
     load = os.getloadavg()[0]
     if load > QUIET:

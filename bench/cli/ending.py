@@ -9,8 +9,8 @@ from rich.console import Console
 
 from analysis.schema import KindName
 from analysis.stored import as_typed
-from bench.cli.printing import WELL, Bad, print_bad, print_frames, print_line
 from bench.grid.claims import folder_claimed
+from bench.printing import WELL, Bad, print_bad, print_frames, print_line
 from bench.results.store import compact
 
 if TYPE_CHECKING:

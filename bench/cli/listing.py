@@ -9,8 +9,8 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 
 from bench.cells.evaluation import EvaluationSettings
-from bench.cli.printing import print_line, print_table
 from bench.gradients.measure import GradientSettings
+from bench.printing import print_line, print_table
 from bench.profiles.profile import Profile, TrainingSettings, bundled_profiles, load_profile
 from bench.search.space import ALWAYS
 from estimators.base import Estimator
@@ -36,7 +36,7 @@ def print_listing(console: Console) -> None:
         (
             (
                 t.name,
-                _latent(t),
+                t.space_type.name,
                 _settings(t.Settings),
                 _searched(TrainingSettings, ALWAYS | t.searched_training),
                 " ".join(t.metrics),
@@ -83,17 +83,12 @@ def _skipped(estimator: type[Estimator]) -> str:
     return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in found.items())
 
 
-def _latent(task: type[Task]) -> str:
-    """What a task has for a latent variable."""
-    return task.family
-
-
 def _refusal(estimator: type[Estimator], task: type[Task]) -> str | None:
     """Why an estimator does not take a task, whatever the settings of both; None if it does."""
-    if task.family not in estimator.families:
-        return f"it takes {' or '.join(sorted(estimator.families))} latents only"
-    if estimator.relaxed and not task.accepts_relaxed:
-        return "it relaxes z, which the decoder does not take"
+    if not issubclass(task.space_type, estimator.spaces):
+        return f"it takes {' or '.join(space.name for space in estimator.spaces)} only"
+    if estimator.takes_slopes and not task.accepts_relaxed:
+        return "it takes slopes, and the decoder no points to take them at"
     return None
 
 
@@ -146,7 +141,7 @@ def _estimator(estimator: type[Estimator]) -> tuple[str, ...]:
     knobs = [knob.setting for knob in estimator.knobs]
     own = _with_ranges(estimator.Settings, estimator.Settings.model_fields, knobs)
     training = _with_ranges(TrainingSettings, estimator.searched_training)
-    decoder = "relaxed z" if estimator.relaxed else "hard z"
+    decoder = "slopes" if estimator.takes_slopes else "costs"
     settings = " ".join([*own, *training])
     return estimator.name, estimator.bias, decoder, settings, estimator.citation
 

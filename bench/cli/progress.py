@@ -16,9 +16,9 @@ from analysis.stored import ResultsError
 from bench.cells.cell import Cell
 from bench.cli.output import Output
 from bench.cli.pace import Pair, Running, time_left
-from bench.cli.printing import WELL, Bad, duration, print_line
 from bench.grid.executors import Done
 from bench.grid.runner import Execution, Outcome, progress_file
+from bench.printing import WELL, Bad, duration, print_line
 from bench.results.store import last_row
 
 POLL_SECONDS = 0.25

@@ -171,7 +171,7 @@ def shown(
 
     from analysis.scores import LESS_IS_BETTER
     from analysis.search import settings_text
-    from bench.cli.printing import print_line
+    from bench.printing import print_line
     from bench.search.results import best_trial
 
     best: dict[str, float] = {}
@@ -228,8 +228,8 @@ def conclude_search(
         output, console: what to tell, and where.
     """
     from analysis.search import load_trials, sensitivity, write_search_report
-    from bench.cli.printing import print_frames, print_line
     from bench.grid.claims import folder_claimed
+    from bench.printing import print_frames, print_line
     from bench.search.results import write_results
     from bench.search.storage import database_errors
 

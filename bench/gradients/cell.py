@@ -109,7 +109,7 @@ def _enumerate(trainer: Trainer, checkpoint: Checkpoint, batches: int, report: R
     if all(checkpoint.plain(number).exists() for number in range(batches)):
         return
     load(trainer, checkpoint)
-    dense = Dense.make(trainer.estimator.latent)
+    dense = Dense.make(trainer.task.space)
     for number, gradients in enumerate(fixed_batches(trainer, batches)):
         exact = gradients.exact(dense, _part(report, number, batches))
         save(exact, checkpoint.plain(number))

@@ -12,18 +12,18 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from bench.cells.step import CountedCost, latent_loss
+from bench.cells.step import CountedCost, Purpose, latent_loss
 from bench.cells.training import Row, Trainer, wait_for
 from bench.gradients.statistics import BLOCKS, Draws, Quality
 from estimators.base import Estimator
-from estimators.distributions.base import Distribution
 from estimators.sampler import Sampler
+from estimators.spaces.distribution import Distribution, FiniteDistribution
 from estimators.summed.support_sum import SupportSum
 from tasks.base import Context, Encoding, Task
 
@@ -77,7 +77,7 @@ class _OwnSum(SupportSum):
     name = "exact"
 
     def __init__(self, other: Estimator) -> None:
-        super().__init__(other.latent, other.settings)
+        super().__init__(other.space, other.settings)
         self._other = (other,)  # hidden from nn.Module: its parameters are not ours
 
     @property
@@ -152,7 +152,9 @@ class Gradients:
         """
         own, nothing = _OwnSum(estimator), Sampler(torch.Generator())
         with torch.no_grad():
-            sizes = own.distribution(self._encode().scores).support_sizes
+            q = own.distribution(self._encode().scores)
+        assert isinstance(q, FiniteDistribution)
+        sizes = q.support_sizes
         at_once = max(1, SUMMED_AT_ONCE // int(sizes.max()))
         found: list[ByGroup] = []
         for part in torch.arange(self.rows, device=sizes.device).split(at_once):
@@ -252,7 +254,7 @@ def measure(
             most = settings.draws * (DOUBTED if doubted else 1)
             if (width <= settings.precision and not doubted) or 2 * number > most:
                 break
-    calls: Counter[Any] = sum((one.cost.calls for one in batches), Counter())
+    calls: Counter[Purpose] = sum((one.cost.calls for one in batches), Counter())
     rows = number * sum(one.rows for one in batches)
     return {name: draws.quality() for name, draws in found.items()}, {
         "draws": number,

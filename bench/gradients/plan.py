@@ -8,15 +8,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bench.cells.building import Latent
 from bench.cells.cell import Planned, cell_latent
 from bench.errors import UserError, invalid, unknown
 from bench.gradients.measure import GradientSettings
 from bench.profiles.profile import Profile, validated
-from estimators.base import Estimator, Latent
+from estimators.base import Estimator
 from estimators.registry import all_estimators
 
-MAX_BITS = 16
-"""The exact gradient sums over 2^D bit-vectors for every example."""
+MOST_SUMMED = 2**16
+"""Most assignments that the exact gradient sums over for every example, where they are not the
+categories of a single variable."""
 
 SAMPLES = "samples"
 """The setting of every sampler that says how many it takes."""
@@ -66,8 +68,8 @@ def _variants(item: Planned, calls: Sequence[int], data_dir: Path | None) -> lis
     if item.skip is not None:
         return [item]
     cell, latent = item.cell, cell_latent(item.cell, data_dir)
-    if latent.family == "bits" and latent.size > MAX_BITS:
-        reason = f"the exact gradient needs all 2^{latent.size} bit-vectors; at most 2^{MAX_BITS}"
+    if latent.space.count > MOST_SUMMED and not latent.space.single:
+        reason = f"the exact gradient sums over every z: at most {MOST_SUMMED}, not {latent.space}"
         return [replace(item, skip=reason)]
     estimator, base = all_estimators()[cell.estimator], cell.estimator_settings
     found = [item]
@@ -92,7 +94,7 @@ def _takes(estimator: type[Estimator], latent: Latent, values: dict[str, Any]) -
         if not error.errors()[0]["loc"]:  # each is valid, and they do not go together
             return False
         raise invalid(f"knob of {estimator.name}", error, estimator.Settings) from error
-    return estimator.refusal(latent, settings) is None
+    return estimator.refusal(latent.space, settings) is None
 
 
 def _turned(
@@ -116,5 +118,7 @@ def _samples(
     """The number of samples at which an estimator makes so many decoder calls, if there is one."""
     for samples in range(1, calls + 1):
         with suppress(ValidationError):  # it needs more samples than that
-            if estimator.make(latent, **base | {SAMPLES: samples}).calls_per_row == calls:
+            settings = base | {SAMPLES: samples}
+            made = estimator.make(latent.space, features=latent.features, **settings)
+            if made.calls_per_row == calls:
                 yield samples

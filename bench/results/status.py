@@ -29,8 +29,8 @@ from analysis.stored import (
     rows_of_cell,
 )
 from bench.cells.numerics import NUMERICS
-from bench.cli.printing import WELL, Bad, print_line, print_table
 from bench.grid.claims import running
+from bench.printing import WELL, Bad, print_line, print_table
 
 ORDER = (
     "ok", "skipped", "pruned", "failed", "diverged", "timeout", "damaged", "stale", "running",

@@ -234,7 +234,7 @@ def _run_cells(
             reason = str(invalid(plan.name, error, estimator.Settings))
             return [Outcome(plan.cell, "skipped", reason)]
         settings = estimator.Settings(**cell.estimator_settings)
-        refusal = estimator.refusal(cell_latent(cell, execution.data_dir), settings)
+        refusal = estimator.refusal(cell_latent(cell, execution.data_dir).space, settings)
         if refusal is not None:
             outcomes.append(Outcome(cell, "skipped", refusal))
         else:

@@ -1,1 +1,1 @@
-"""Distributions over discrete latent variables."""
+"""Distributions other than the plain ones of the spaces."""

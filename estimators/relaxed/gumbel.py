@@ -1,25 +1,29 @@
 """Relaxations with Gumbel noise: Gumbel-Softmax and its straight-through variant.
 
-    z = softmax((scores + G) / τ)  for a category,   z = sigmoid((scores + L) / τ)  for a bit
+    z = soft((scores + G) / τ):   a softmax for a category,   a sigmoid for a bit
 
-with G standard Gumbel and L standard logistic noise (Jang et al. 2017; Maddison et al. 2017). The
-gradient flows through z, so that the decoder must take points between the vertices. It is exact
-for the relaxed cost, and biased for the discrete one.
+with G standard Gumbel noise, for a bit logistic (Jang et al. 2017; Maddison et al. 2017). The
+gradient flows through z, so that the decoder must take points between the vertices:
+
+    ⟨∂f/∂z, ∂z/∂scores⟩
+
+It is exact for the relaxed cost, and biased for the discrete one.
 """
 
 import math
 from typing import Annotated, ClassVar, Self
 
 import torch
+from jaxtyping import Float
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 
-from estimators.base import Bias, Estimate, Estimator, Knob, Latent, Proposal
-from estimators.distributions.base import Distribution
+from estimators.base import Bias, Estimate, Estimator, Evaluated, Knob, Proposal
 from estimators.registry import register
 from estimators.sampler import Sampler
 from estimators.searched import SAMPLES, Range
+from estimators.spaces.base import Factorised, Space
+from estimators.spaces.distribution import Distribution
 
 
 @register
@@ -28,8 +32,9 @@ class GumbelSoftmax(Estimator):
 
     name = "gumbel"
     citation = "Jang et al. 2017; Maddison et al. 2017"
+    spaces = (Factorised,)
     bias: ClassVar[Bias] = "biased"
-    relaxed = True
+    takes_slopes = True
     knobs = (Knob("initial", (0.5, 1.0, 2.0)),)
 
     class Settings(BaseModel, extra="forbid", frozen=True):
@@ -57,8 +62,8 @@ class GumbelSoftmax(Estimator):
     settings: Settings
     step: Tensor
 
-    def __init__(self, latent: Latent, settings: Settings) -> None:
-        super().__init__(latent, settings)
+    def __init__(self, space: Space, settings: Settings, features: int = 0) -> None:
+        super().__init__(space, settings, features)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -71,27 +76,33 @@ class GumbelSoftmax(Estimator):
         t = int(self.step) // s.every * s.every
         return max(s.minimum, s.initial * math.exp(-s.rate * t))
 
-    def relax(self, q: Distribution, sampler: Sampler) -> Tensor:
-        """Relaxed samples (B, S, K) or (B, S, D), with the scores' gradient."""
-        scores, samples = q.scores, self.settings.samples
-        if self.latent.family == "categorical":
-            noisy = scores[:, None, :] + sampler.gumbel(scores, samples)
-            return (noisy / self.temperature).softmax(dim=2)
-        noisy = scores[:, None, :] + sampler.logistic(scores, samples)
-        return (noisy / self.temperature).sigmoid()
+    def noisy(self, q: Distribution, sampler: Sampler) -> Float[Tensor, "B S *scores"]:
+        """Perturbed scores over the temperature."""
+        noise = self.space.noise(q.scores, sampler, self.settings.samples)
+        return (q.scores[:, None] + noise) / self.temperature
 
-    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+    def relax(self, q: Distribution, sampler: Sampler) -> Float[Tensor, "B S *point"]:
+        """Relaxed samples, with the scores' gradient."""
+        return self.space.soft(self.noisy(q, sampler))
+
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
         z = self.relax(q, sampler)
-        row = torch.arange(len(z), device=z.device).repeat_interleave(z.shape[1])
-        weight = q.scores.new_full((len(row),), 1 / self.settings.samples)
-        return Proposal(z.flatten(0, 1), row, decoder_weight=weight, pathwise_weight=weight)
+        weight = q.scores.new_full(z.shape[:2], 1 / self.settings.samples)
+        return Proposal.rectangular(z, weight, slopes=True)
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        f = costs.view(len(q.scores), -1)
-        temperature = costs.new_tensor(self.temperature)
-        return Estimate(f.mean(dim=1), None, diagnostics={"temperature": temperature})
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        assert evaluated.slopes is not None
+        z = proposal.extras["z"]
+        through = (evaluated.slopes.view_as(z) * z).flatten(2).sum(dim=2)
+        return Estimate(
+            objective=evaluated.costs.view(len(z), -1).mean(dim=1),
+            surrogate=through.mean(dim=1),
+            diagnostics={"temperature": evaluated.costs.new_tensor(self.temperature)},
+        )
 
-    def update(self, proposal: Proposal, costs: Tensor) -> None:
+    def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
         self.step += 1
 
 
@@ -102,10 +113,8 @@ class StraightThroughGumbel(GumbelSoftmax):
     name = "st-gumbel"
     citation = "Jang et al. 2017"
 
-    def relax(self, q: Distribution, sampler: Sampler) -> Tensor:
-        soft = super().relax(q, sampler)
-        if self.latent.family == "categorical":
-            hard = F.one_hot(soft.argmax(dim=2), self.latent.size).to(soft.dtype)
-        else:
-            hard = (soft > 0.5).to(soft.dtype)
+    def relax(self, q: Distribution, sampler: Sampler) -> Float[Tensor, "B S *point"]:
+        noisy = self.noisy(q, sampler)
+        soft = self.space.soft(noisy)
+        hard = self.space.point(self.space.best(noisy), soft.dtype)
         return hard + (soft - soft.detach())

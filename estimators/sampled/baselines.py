@@ -3,6 +3,7 @@
 import itertools
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -23,18 +24,24 @@ class MovingAverage(nn.Module):
         self.register_buffer("weight", torch.zeros(()))
 
     @property
-    def value(self) -> Tensor:
-        """The average of what was seen, a scalar; 0 before anything was."""
+    def value(self) -> Float[Tensor, ""]:
+        """The average of what was seen; 0 before anything was."""
         return self.total / self.weight.clamp(min=torch.finfo(self.weight.dtype).tiny)
 
-    def update(self, value: Tensor) -> None:
-        """Take in the mean of a batch, a scalar."""
+    def update(self, value: Float[Tensor, ""]) -> None:
+        """Take in the mean of a batch."""
         self.total.mul_(self.decay).add_(value)
         self.weight.mul_(self.decay).add_(1)
 
 
 def baseline_network(features: int, hidden: int, layers: int) -> nn.Sequential:
-    """A ReLU network from inputs (B, features) to one baseline a row (B, 1)."""
+    """A ReLU network from inputs (B, features) to one baseline a row (B, 1).
+
+    Raises:
+        ValueError: there are no features.
+    """
+    if features < 1:
+        raise ValueError("its baseline is a network of the inputs: give features, their number")
     widths = [features] + [hidden] * layers
     blocks: list[nn.Module] = []
     for width, following in itertools.pairwise(widths):

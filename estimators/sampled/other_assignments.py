@@ -10,17 +10,19 @@ from abc import abstractmethod
 from typing import Annotated, ClassVar
 
 import torch
-from pydantic import BaseModel, Field
+from jaxtyping import Float, Shaped
+from pydantic import Field
 from torch import Tensor
 
-from estimators.base import Bias, Estimate, Estimator, Proposal
-from estimators.distributions.base import Distribution
+from estimators.base import Bias, Estimate, Evaluated, Proposal
 from estimators.registry import register
+from estimators.sampled.sampling import Sampling, SamplingSettings
 from estimators.sampler import Sampler
 from estimators.searched import SAMPLES, Range
+from estimators.spaces.distribution import Distribution
 
 
-class ExtraAssignment(Estimator):
+class ExtraAssignment(Sampling):
     """S samples, each with a baseline from further assignments that only serve as baselines.
 
     The decoder's gradient comes from the S samples alone: a baseline has weight zero.
@@ -28,7 +30,7 @@ class ExtraAssignment(Estimator):
 
     bias: ClassVar[Bias] = "unbiased"
 
-    class Settings(BaseModel, extra="forbid", frozen=True):
+    class Settings(SamplingSettings, frozen=True):
         samples: Annotated[int, SAMPLES] = Field(
             1, ge=1, description="samples of z for each row, without baselines"
         )
@@ -36,19 +38,21 @@ class ExtraAssignment(Estimator):
     settings: Settings
 
     @abstractmethod
-    def critics(self, q: Distribution, sampler: Sampler) -> Tensor:
-        """Assignments for the baseline: (B, 1 or S, ...)."""
+    def critics(self, q: Distribution, sampler: Sampler) -> Shaped[Tensor, "B M *z"]:
+        """Assignments for the baseline: M is 1 or S."""
 
-    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
         samples = self.settings.samples
         z = torch.cat([q.sample(sampler, samples), self.critics(q, sampler)], dim=1)
         weight = q.scores.new_zeros(z.shape[:2])
         weight[:, :samples] = 1 / samples
         return Proposal.rectangular(z, weight)
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         samples = self.settings.samples
-        f, b = costs.view(len(q.scores), -1).tensor_split([samples], dim=1)
+        f, b = evaluated.costs.view(len(q.scores), -1).tensor_split([samples], dim=1)
         surrogate = ((f - b) * q.log_prob(proposal.extras["z"][:, :samples])).mean(dim=1)
         error = (f - b).square().mean()
         return Estimate(f.mean(dim=1), surrogate, diagnostics={"baseline_error": error})
@@ -65,7 +69,7 @@ class SelfCritic(ExtraAssignment):
     def calls_per_row(self) -> int:
         return self.settings.samples + 1
 
-    def critics(self, q: Distribution, sampler: Sampler) -> Tensor:
+    def critics(self, q: Distribution, sampler: Sampler) -> Shaped[Tensor, "B M *z"]:
         return q.mode()[:, None]
 
 
@@ -80,19 +84,19 @@ class SecondSample(ExtraAssignment):
     def calls_per_row(self) -> int:
         return 2 * self.settings.samples
 
-    def critics(self, q: Distribution, sampler: Sampler) -> Tensor:
+    def critics(self, q: Distribution, sampler: Sampler) -> Shaped[Tensor, "B M *z"]:
         return q.sample(sampler, self.settings.samples)
 
 
 @register
-class LeaveOneOut(Estimator):
+class LeaveOneOut(Sampling):
     """RLOO: each of S samples has the mean cost of the other S − 1 as its baseline."""
 
     name = "rloo"
     citation = "Kool et al. 2019"
     bias: ClassVar[Bias] = "unbiased"
 
-    class Settings(BaseModel, extra="forbid", frozen=True):
+    class Settings(SamplingSettings, frozen=True):
         samples: Annotated[int, Range(2, 16, log=True, costs=True)] = Field(
             4, ge=2, description="samples of z for each row"
         )
@@ -103,14 +107,16 @@ class LeaveOneOut(Estimator):
     def calls_per_row(self) -> int:
         return self.settings.samples
 
-    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
         samples = self.settings.samples
         weight = q.scores.new_full((len(q.scores), samples), 1 / samples)
         return Proposal.rectangular(q.sample(sampler, samples), weight)
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         samples = self.settings.samples
-        f = costs.view(-1, samples)
+        f = evaluated.costs.view(-1, samples)
         b = (f.sum(dim=1, keepdim=True) - f) / (samples - 1)
         surrogate = ((f - b) * q.log_prob(proposal.extras["z"])).mean(dim=1)
         error = (f - b).square().mean()

@@ -9,26 +9,29 @@ is zero (`sfe`), a moving average (`sfe-ma`) or trained (`sfe-learned`, `nvil`).
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, Field
+from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
-from estimators.base import Bias, Estimate, Estimator, Knob, Latent, Proposal
-from estimators.distributions.base import Distribution
+from estimators.base import Bias, Estimate, Evaluated, Knob, Proposal
 from estimators.registry import register
 from estimators.sampled.baselines import MovingAverage, baseline_network
+from estimators.sampled.sampling import Sampling, SamplingSettings
 from estimators.sampler import Sampler
 from estimators.searched import DECAY, SAMPLES, Choices
+from estimators.spaces.base import Space
+from estimators.spaces.distribution import Distribution
 
 
 @register
-class ScoreFunction(Estimator):
+class ScoreFunction(Sampling):
     """The score-function estimator without a baseline (REINFORCE)."""
 
     name = "sfe"
     citation = "Williams 1992"
     bias: ClassVar[Bias] = "unbiased"
 
-    class Settings(BaseModel, extra="forbid", frozen=True):
+    class Settings(SamplingSettings, frozen=True):
         samples: Annotated[int, SAMPLES] = Field(1, ge=1, description="samples of z for each row")
 
     settings: Settings
@@ -37,26 +40,30 @@ class ScoreFunction(Estimator):
     def calls_per_row(self) -> int:
         return self.settings.samples
 
-    def baseline(self, features: Tensor) -> Tensor:
-        """b for each row, (B,), with the graph of its own parameters."""
+    def baseline(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
+        """b for each row, with the graph of its own parameters."""
         return features.new_zeros(len(features))
 
-    def scale(self) -> Tensor | float:
+    def scale(self) -> Float[Tensor, ""] | float:
         """What the learning signal is multiplied by."""
         return 1.0
 
-    def own_loss(self, costs: Tensor, baseline: Tensor) -> Tensor | None:
-        """Scalar that trains the baseline, from costs (B, S) and b (B, 1)."""
+    def own_loss(
+        self, costs: Float[Tensor, "B S"], baseline: Float[Tensor, "B 1"]
+    ) -> Float[Tensor, ""] | None:
+        """What trains the baseline."""
         return None
 
-    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
         samples = self.settings.samples
         weight = q.scores.new_full((len(q.scores), samples), 1 / samples)
         baseline = self.baseline(features)[:, None]
         return Proposal.rectangular(q.sample(sampler, samples), weight, baseline=baseline)
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        f = costs.view(-1, self.settings.samples)
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        f = evaluated.costs.view(-1, self.settings.samples)
         b = proposal.extras["baseline"]
         signal = (f - b.detach()) * self.scale()
         return Estimate(
@@ -80,15 +87,15 @@ class MovingAverageBaseline(ScoreFunction):
             0.9, ge=0, le=1, description="share of the old average kept a step; 1: mean of all"
         )
 
-    def __init__(self, latent: Latent, settings: Settings) -> None:
-        super().__init__(latent, settings)
+    def __init__(self, space: Space, settings: Settings, features: int = 0) -> None:
+        super().__init__(space, settings, features)
         self.average = MovingAverage(settings.decay)
 
-    def baseline(self, features: Tensor) -> Tensor:
+    def baseline(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
         return self.average.value.expand(len(features))
 
-    def update(self, proposal: Proposal, costs: Tensor) -> None:
-        self.average.update(costs.mean())
+    def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
+        self.average.update(evaluated.costs.mean())
 
 
 @register
@@ -109,23 +116,25 @@ class LearnedBaseline(ScoreFunction):
     network: nn.Module | None
     constant: nn.Parameter | None
 
-    def __init__(self, latent: Latent, settings: Settings) -> None:
-        super().__init__(latent, settings)
+    def __init__(self, space: Space, settings: Settings, features: int = 0) -> None:
+        super().__init__(space, settings, features)
         if settings.form == "network":
-            self.network = baseline_network(latent.features, settings.hidden, settings.layers)
+            self.network = baseline_network(features, settings.hidden, settings.layers)
             self.constant = None
         else:
             self.network = None
             self.constant = nn.Parameter(torch.zeros(()))
 
-    def baseline(self, features: Tensor) -> Tensor:
+    def baseline(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
         if self.network is not None:
             b: Tensor = self.network(features).squeeze(1)
             return b
         assert self.constant is not None
         return self.constant.expand(len(features))
 
-    def own_loss(self, costs: Tensor, baseline: Tensor) -> Tensor:
+    def own_loss(
+        self, costs: Float[Tensor, "B S"], baseline: Float[Tensor, "B 1"]
+    ) -> Float[Tensor, ""]:
         return (costs - baseline).square().mean()
 
 
@@ -152,24 +161,26 @@ class NVIL(ScoreFunction):
         hidden: int = Field(128, ge=1, description="width of the baseline's hidden layers")
         layers: int = Field(1, ge=1, description="number of hidden layers")
 
-    def __init__(self, latent: Latent, settings: Settings) -> None:
-        super().__init__(latent, settings)
-        self.network = baseline_network(latent.features, settings.hidden, settings.layers)
+    def __init__(self, space: Space, settings: Settings, features: int = 0) -> None:
+        super().__init__(space, settings, features)
+        self.network = baseline_network(features, settings.hidden, settings.layers)
         self.centre = MovingAverage(settings.decay)
         self.variance = MovingAverage(settings.decay)
 
-    def baseline(self, features: Tensor) -> Tensor:
+    def baseline(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
         b: Tensor = self.network(features).squeeze(1)
         return b + self.centre.value
 
-    def scale(self) -> Tensor:
+    def scale(self) -> Float[Tensor, ""]:
         return 1 / self.variance.value.sqrt().clamp(min=1)
 
-    def own_loss(self, costs: Tensor, baseline: Tensor) -> Tensor:
+    def own_loss(
+        self, costs: Float[Tensor, "B S"], baseline: Float[Tensor, "B 1"]
+    ) -> Float[Tensor, ""]:
         return (costs - baseline).square().mean()
 
-    def update(self, proposal: Proposal, costs: Tensor) -> None:
+    def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
         b = proposal.extras["baseline"].detach() - self.centre.value
-        residual = costs.view(-1, self.settings.samples) - b
+        residual = evaluated.costs.view(-1, self.settings.samples) - b
         self.centre.update(residual.mean())
         self.variance.update(residual.var(correction=0))

@@ -1,105 +1,116 @@
-"""Exact sums under sparse distributions over bit-vectors: top-k sparsemax and SparseMAP.
+"""Exact sums under distributions over few assignments: top-k sparsemax and SparseMAP.
 
-All are `SupportSum`s: E_q[f] = Σ_{z ∈ supp q} q(z) f(z), with a q of few bit-vectors however
-many bits there are (Correia et al. 2020, section 4).
+All are `SupportSum`s: E_q[f] = Σ_{z ∈ supp q} q(z) f(z), with a q of few assignments however
+many there are (Correia et al. 2020, section 4).
 """
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
+from jaxtyping import Float
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from estimators.base import Family, Knob, Latent
-from estimators.distributions.base import Distribution, SparseBits
+from estimators.base import Knob
+from estimators.distributions.sparse import SparseDistribution
 from estimators.mappings import (
     BitSolver,
     Parametrisation,
     lp_sparsemap,
     sparsemap_bits,
-    topk_sparsemax,
+    sparsemap_categoricals,
 )
 from estimators.registry import register
 from estimators.searched import Range
+from estimators.spaces.base import Factorised, Space
+from estimators.spaces.bits import Bits
+from estimators.spaces.distribution import Distribution
 from estimators.summed.support_sum import SupportSum
-
-BITS: frozenset[Family] = frozenset({"bits"})
 
 
 @register
 class TopKSparsemax(SupportSum):
-    """Sparsemax over the k bit-vectors of highest score."""
+    """Sparsemax over the k assignments of highest score."""
 
     name = "topk-sparsemax"
     citation = "Correia et al. 2020, section 4.1"
-    families = BITS
+    spaces = (Factorised,)
     knobs = (Knob("k", (2, 10, 50)),)
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         k: Annotated[int, Range(2, 32, log=True)] = Field(
-            10, ge=1, description="bit-vectors kept, of highest score"
+            10, ge=1, description="assignments kept, of highest score"
         )
 
     settings: Settings
 
     @classmethod
-    def refusal(cls, latent: Latent, settings: BaseModel) -> str | None:
+    def refusal(cls, space: Space, settings: BaseModel) -> str | None:
         assert isinstance(settings, cls.Settings)
-        if latent.family == "bits" and settings.k > 2**latent.size:
-            return f"{cls.name} has k = {settings.k}, above all 2^{latent.size} bit-vectors"
-        return super().refusal(latent, settings)
+        if settings.k > space.count:
+            return f"{cls.name} has k = {settings.k}, above all {space.count} assignments"
+        return super().refusal(space, settings)
 
     @property
     def calls_per_row(self) -> int:
         return self.settings.k
 
-    def distribution(self, scores: Tensor) -> Distribution:
-        vertices, probabilities, _ = topk_sparsemax(scores, self.settings.k)
-        return SparseBits(scores, vertices, probabilities)
+    def distribution(self, scores: Float[Tensor, "B *scores"]) -> Distribution:
+        assert isinstance(self.space, Factorised)
+        listed, probabilities = self.space.topk_sparsemax(scores, self.settings.k)
+        return SparseDistribution(self.space, scores, listed, probabilities)
 
 
 @register
 class SparseMAP(SupportSum):
-    """SparseMAP over all bit-vectors."""
+    """SparseMAP over all assignments: of categorical variables, in closed form."""
 
     name = "sparsemap"
     citation = "Niculae et al. 2018; Correia et al. 2020, section 4.2"
-    families = BITS
+    spaces: ClassVar[tuple[type[Space], ...]] = (Factorised,)
     knobs = (Knob("tolerance", (1e-6, 1e-2, 0.2)),)
 
     class Settings(BaseModel, extra="forbid", frozen=True):
         parametrisation: Parametrisation = Field(
-            "pairs", description="a pair of variables for each bit, as published, or a single one"
+            "pairs",
+            description="a pair of variables for each bit, as published, or a single one",
         )
-        solver: BitSolver = Field("active-set", description="how the distribution is found")
+        solver: BitSolver = Field("active-set", description="how the distribution of bits is found")
         tolerance: float = Field(1e-6, gt=0, description="on the marginals, of the active set")
 
     settings: Settings
 
     @classmethod
-    def refusal(cls, latent: Latent, settings: BaseModel) -> str | None:
+    def refusal(cls, space: Space, settings: BaseModel) -> str | None:
         assert isinstance(settings, SparseMAP.Settings)
-        if settings.solver == "lp-sparsemap" and not lp_sparsemap.available():
-            return (
-                f"lp-sparsemap is not there: `make lp-sparsemap`, and set {lp_sparsemap.VARIABLE}"
-            )
-        if settings.solver == "lp-sparsemap" and settings.parametrisation != "pairs":
-            return "lp-sparsemap solves the parametrisation by pairs only"
-        return super().refusal(latent, settings)
+        if settings.solver == "lp-sparsemap":
+            if not isinstance(space, Bits):
+                return "lp-sparsemap solves for bits only"
+            if not lp_sparsemap.available():
+                how = f"`make lp-sparsemap`, and set {lp_sparsemap.VARIABLE}"
+                return f"lp-sparsemap is not there: {how}"
+            if settings.parametrisation != "pairs":
+                return "lp-sparsemap solves the parametrisation by pairs only"
+        return super().refusal(space, settings)
 
     @property
     def calls_per_row(self) -> int:
-        return self.latent.size + 1
+        return self.space.dimension + 1
 
     @property
     def budget(self) -> int | None:
         """Most bits on in an assignment, or None."""
         return None
 
-    def distribution(self, scores: Tensor) -> Distribution:
+    def distribution(self, scores: Float[Tensor, "B *scores"]) -> Distribution:
         s = self.settings
+        if not isinstance(self.space, Bits):
+            found = sparsemap_categoricals(scores)
+            return SparseDistribution(self.space, scores, found.assignments, found.probabilities)
         solution = sparsemap_bits(scores, self.budget, s.parametrisation, s.solver, s.tolerance)
         unsolved = solution.residual > 1.01 * s.tolerance  # a hundredth for rounding
-        return SparseBits(scores, solution.vertices, solution.probabilities, unsolved)
+        return SparseDistribution(
+            self.space, scores, solution.vertices, solution.probabilities, unsolved
+        )
 
 
 @register
@@ -108,14 +119,16 @@ class SparseMAPBudget(SparseMAP):
 
     name = "sparsemap-budget"
     citation = "Correia et al. 2020, section 5.3"
+    spaces = (Bits,)
 
     @classmethod
-    def refusal(cls, latent: Latent, settings: BaseModel) -> str | None:
+    def refusal(cls, space: Space, settings: BaseModel) -> str | None:
         assert isinstance(settings, SparseMAP.Settings)
         if settings.solver == "lp-sparsemap":
             return "lp-sparsemap gives no distribution over bit-vectors with a budget"
-        return super().refusal(latent, settings)
+        return super().refusal(space, settings)
 
     @property
     def budget(self) -> int:
-        return max(1, self.latent.size // 2)
+        assert isinstance(self.space, Bits)
+        return max(1, self.space.size // 2)

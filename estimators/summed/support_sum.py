@@ -1,4 +1,4 @@
-"""Exact sums over the support: dense (softmax, independent bits) and sparsemax.
+"""Exact sums over the support: dense (the plain q) and sparsemax.
 
     E_q[f] = Σ_{z ∈ supp q} q(z) f(z)
 
@@ -7,17 +7,20 @@ The sum has no variance. What a sparse q saves is decoder calls: it evaluates it
 
 from typing import ClassVar
 
+from jaxtyping import Float
 from pydantic import BaseModel
 from torch import Tensor
 
-from estimators.base import Bias, Estimate, Estimator, Latent, Proposal
-from estimators.distributions.base import Distribution, SparseBits, SparsemaxCategorical
-from estimators.mappings import topk_sparsemax
+from estimators.base import Bias, Estimate, Estimator, Evaluated, Proposal
+from estimators.distributions.sparse import SparseDistribution
 from estimators.registry import register
 from estimators.sampler import Sampler
+from estimators.spaces.base import Factorised, Space
+from estimators.spaces.distribution import Distribution, FiniteDistribution
 
 MAX_SUMMED = 256
-"""Most assignments a row that a sum over all of them is run for."""
+"""Most assignments a row that a sum over all of them is run for, where they are not the categories
+of a single variable."""
 
 
 class SupportSum(Estimator):
@@ -25,14 +28,18 @@ class SupportSum(Estimator):
 
     bias: ClassVar[Bias] = "exact"
 
-    def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
+        assert isinstance(q, FiniteDistribution)
         z, row, probability = q.support
         return Proposal(z, row, decoder_weight=probability.detach())
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        terms = q.support.probability * costs
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        assert isinstance(q, FiniteDistribution)
+        terms = q.support.probability * evaluated.costs
         value = terms.new_zeros(len(q.scores)).index_add(0, proposal.row, terms)
-        unsolved = {} if q.unsolved is None else {"unsolved": q.unsolved.to(costs.dtype).mean()}
+        unsolved = {} if q.unsolved is None else {"unsolved": q.unsolved.to(terms.dtype).mean()}
         return Estimate(objective=value.detach(), surrogate=value, diagnostics=unsolved)
 
 
@@ -40,14 +47,14 @@ class EnumeratedSum(SupportSum):
     """A sum that needs every assignment, so that the latent variable must be small."""
 
     @classmethod
-    def refusal(cls, latent: Latent, settings: BaseModel) -> str | None:
-        if latent.family == "bits" and 2**latent.size > MAX_SUMMED:
-            return f"{cls.name} needs all 2^{latent.size} bit-vectors; at most {MAX_SUMMED} are run"
-        return super().refusal(latent, settings)
+    def refusal(cls, space: Space, settings: BaseModel) -> str | None:
+        if space.count > MAX_SUMMED and not space.single:
+            return f"{cls.name} needs every assignment of {space}; at most {MAX_SUMMED} are run"
+        return super().refusal(space, settings)
 
     @property
     def calls_per_row(self) -> int:
-        return self.latent.size if self.latent.family == "categorical" else 2**self.latent.size
+        return self.space.count
 
 
 @register
@@ -60,13 +67,13 @@ class Dense(EnumeratedSum):
 
 @register
 class Sparsemax(EnumeratedSum):
-    """The sum over the support of sparsemax; for bits, of sparsemax over all bit-vectors."""
+    """The sum over the support of sparsemax over every assignment."""
 
     name = "sparsemax"
     citation = "Martins & Astudillo 2016; Correia et al. 2020"
+    spaces = (Factorised,)
 
-    def distribution(self, scores: Tensor) -> Distribution:
-        if self.latent.family == "categorical":
-            return SparsemaxCategorical(scores)
-        vertices, probabilities, _ = topk_sparsemax(scores, 2**self.latent.size)
-        return SparseBits(scores, vertices, probabilities)
+    def distribution(self, scores: Float[Tensor, "B *scores"]) -> Distribution:
+        assert isinstance(self.space, Factorised)
+        listed, probabilities = self.space.topk_sparsemax(scores, self.space.count)
+        return SparseDistribution(self.space, scores, listed, probabilities)

@@ -40,6 +40,8 @@ episodes = 64
 steps_per_epoch = 10
 [tasks.signal_game.estimators.sfe.training]
 entropy_weight = 0.05
+[tasks.signal_game.estimators.topk-sparsemax.settings]
+k = 3
 [tasks.bitvector.settings]
 bits = 4
 hidden = 8

@@ -19,9 +19,10 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from bench.cells.step import CountedCost, latent_loss
-from estimators.base import Estimator, Latent
-from estimators.mappings import all_bit_vectors
+from estimators.base import Estimator, Evaluated, ExactFor
 from estimators.sampler import Sampler
+from estimators.shapes import check_proposal as check_shapes
+from estimators.spaces import Bits, Categoricals, Space
 from tasks.base import Encoding
 from tests.estimators.every_outcome import EveryOutcome
 
@@ -59,6 +60,18 @@ def steep(point: Tensor, theta: Tensor) -> Tensor:
     return 30 * network(point, theta)
 
 
+def multilinear(space: Space) -> CostFunction:
+    """A product over variables, linear in the point of each."""
+
+    def product(point: Tensor, theta: Tensor) -> Tensor:
+        terms = point * theta
+        if isinstance(space, Bits):
+            return (1 + terms).prod(dim=1)
+        return terms.unflatten(1, space.point_shape).sum(dim=2).prod(dim=1)
+
+    return product
+
+
 COSTS: tuple[CostFunction, ...] = (linear, quadratic, cubic, network, far_from_zero, steep)
 
 
@@ -66,42 +79,41 @@ COSTS: tuple[CostFunction, ...] = (linear, quadratic, cubic, network, far_from_z
 class Problem:
     """A latent variable, one row of scores and one row of decoder parameters."""
 
-    latent: Latent
+    space: Space
     scores: Tensor
-    """(P,), or (B, P) where `run` takes it for several rows at once."""
+    """As the space has them, or a batch of them where `run` takes it for several rows at once."""
     theta: Tensor
-    """As the scores."""
+    """(P,), P the length of a point, or (B, P)."""
 
     @classmethod
-    def random(cls, latent: Latent, seed: int = 0) -> "Problem":
+    def random(cls, space: Space, seed: int = 0) -> "Problem":
         generator = torch.Generator().manual_seed(seed)
-        scores = torch.randn(latent.size, generator=generator, dtype=torch.float64)
-        theta = torch.randn(latent.size, generator=generator, dtype=torch.float64)
-        return cls(latent, scores, theta)
+        scores = torch.randn(space.scores_shape, generator=generator, dtype=torch.float64)
+        size = math.prod(space.point_shape)
+        theta = torch.randn(size, generator=generator, dtype=torch.float64)
+        return cls(space, scores, theta)
 
     def assignments(self) -> Tensor:
-        """All of them: (K,) or (2^D, D)."""
-        if self.latent.family == "categorical":
-            return torch.arange(self.latent.size)
-        return all_bit_vectors(self.latent.size, self.scores)
+        """All of them, (M, *z)."""
+        return self.space.every(self.scores)
 
     def point(self, z: Tensor) -> Tensor:
-        """Assignments as points: one-hot for indices."""
-        if z.is_floating_point():
-            return z
-        return torch.nn.functional.one_hot(z, self.latent.size).double()
+        """Points of assignments (N, *z), flat: (N, P)."""
+        return self.space.point(z, torch.float64).flatten(1)
 
 
-CATEGORICAL = Latent("categorical", 5, FEATURES)
-BITS = Latent("bits", 3, FEATURES)
-FEW_CATEGORIES = Latent("categorical", 3, FEATURES)
-FEW_BITS = Latent("bits", 2, FEATURES)
-"""The latter two for batches of two rows: the runs are as many as a row's outcomes, squared."""
+CATEGORICAL = Categoricals(1, 5)
+SEVERAL = Categoricals(2, 3)
+BITS = Bits(3)
+FEW_CATEGORIES = Categoricals(1, 3)
+FEW_SEVERAL = Categoricals(2, 2)
+FEW_BITS = Bits(2)
+"""The latter three for batches of two rows: the runs are as many as a row's outcomes, squared."""
 
 
-def two_rows(latent: Latent) -> list[Problem]:
+def two_rows(space: Space) -> list[Problem]:
     """Two that differ."""
-    return [Problem.random(latent, seed) for seed in (1, 2)]
+    return [Problem.random(space, seed) for seed in (1, 2)]
 
 
 ENTROPY_WEIGHTS = (0.0, 1.0)
@@ -123,24 +135,27 @@ def run(
     estimator: Estimator,
     problem: Problem,
     f: CostFunction,
-    sampler: object,
+    sampler: Sampler,
     rows: int,
     at_once: int = 10**9,
     entropy_weight: float = 0.0,
 ) -> Gradients:
     """The estimate for each of `rows` copies of the problem's row, through the harness's step.
 
-    Value (B,), scores (B, ·) and theta (B, ·): each row has parameters of its own, so that the
+    Value (B,), scores (B, …) and theta (B, ·): each row has parameters of its own, so that the
     decoder's gradient is known row by row too.
     """
-    scores = problem.scores.expand(rows, -1).clone().requires_grad_()
+    space = problem.space
+    scores = problem.scores.expand(rows, *space.scores_shape).clone().requires_grad_()
     theta = problem.theta.expand(rows, -1).clone().requires_grad_()
     features = torch.linspace(-1, 1, FEATURES, dtype=torch.float64).expand(rows, -1)
 
     def cost_of(context: tuple[Tensor, ...], z: Tensor, row: Tensor) -> Tensor:
         return f(problem.point(z), context[0][row])
 
-    task = SimpleNamespace(cost=cost_of, latent_weight=1.0, activation_size=2**25 // at_once + 1)
+    task = SimpleNamespace(
+        name="test", cost=cost_of, latent_weight=1.0, activation_size=2**25 // at_once + 1
+    )
     encoding = Encoding(scores, features, (theta,))
     counted = CountedCost(task)  # type: ignore[arg-type]
     result = latent_loss(task, estimator, counted, encoding, sampler, entropy_weight)  # type: ignore[arg-type]
@@ -169,9 +184,8 @@ def expectation(
     result = run(estimator, problem, f, dealer, rows, entropy_weight=entropy_weight)
     weight = dealer.weight
     torch.testing.assert_close(weight.sum(), torch.tensor(1.0, dtype=torch.float64))
-    return Gradients(
-        weight @ result.value, weight @ result.scores, weight @ result.theta, result.scale
-    )
+    mean = torch.einsum("b,b...->...", weight, result.scores)
+    return Gradients(weight @ result.value, mean, weight @ result.theta, result.scale)
 
 
 def draws_of_a_row(estimator: Estimator, problem: Problem, f: CostFunction) -> list[int]:
@@ -190,7 +204,7 @@ def joint_expectation(
     as many as a row has outcomes, to the power of B. The scale is the expected one.
     """
     batch = Problem(
-        problems[0].latent,
+        problems[0].space,
         torch.stack([problem.scores for problem in problems]),
         torch.stack([problem.theta for problem in problems]),
     )
@@ -212,7 +226,8 @@ def joint_expectation(
 def exact(
     estimator: Estimator, problem: Problem, f: CostFunction, entropy_weight: float = 0.0
 ) -> Gradients:
-    """Σ_z q(z) f(z) over all z, and gradients by central differences, λ Σ_z q log q included."""
+    """Σ_z q(z) f(z) over all z, and gradients by central differences, λ Σ_z q log q included: in
+    the value too, where the estimator has it in its costs."""
     z = problem.assignments()
     point = problem.point(z)
 
@@ -222,9 +237,10 @@ def exact(
         expected = (p * f(point, theta.expand(len(z), -1))).sum()
         return expected + entropy_weight * torch.special.xlogy(p, p).sum()
 
+    of_value = entropy_weight if estimator.log_q_in_costs else 0.0
     with torch.no_grad():
         return Gradients(
-            value(problem.scores, problem.theta),
+            value(problem.scores, problem.theta, of_value),
             central_differences(
                 lambda scores: value(scores, problem.theta, entropy_weight), problem.scores
             ),
@@ -233,9 +249,10 @@ def exact(
 
 
 def central_differences(f: Callable[[Tensor], Tensor], at: Tensor, step: float = 1e-5) -> Tensor:
-    """The gradient (P,) of a scalar function at a point (P,)."""
-    shifts = step * torch.eye(len(at), dtype=at.dtype)
-    return torch.stack([(f(at + shift) - f(at - shift)) / (2 * step) for shift in shifts])
+    """The gradient of a scalar function at a point, in its shape."""
+    shifts = step * torch.eye(at.numel(), dtype=at.dtype).view(-1, *at.shape)
+    found = [(f(at + shift) - f(at - shift)) / (2 * step) for shift in shifts]
+    return torch.stack(found).view_as(at)
 
 
 def warmed_up(estimator: Estimator, problem: Problem, f: CostFunction) -> Estimator:
@@ -243,12 +260,14 @@ def warmed_up(estimator: Estimator, problem: Problem, f: CostFunction) -> Estima
     estimator.double()
     sampler = Sampler(torch.Generator().manual_seed(1))
     for _ in range(3):
-        q = estimator.distribution(problem.scores.expand(32, -1))
+        q = estimator.distribution(problem.scores.expand(32, *problem.space.scores_shape))
         features = torch.zeros(32, FEATURES, dtype=torch.float64)
         with torch.no_grad():
             proposal = estimator.propose(q, features, sampler)
             theta = problem.theta.expand(len(proposal.row), -1)
-            estimator.update(proposal, f(problem.point(proposal.z), theta))
+            slopes = torch.zeros(len(proposal.row), *problem.space.point_shape)
+            costs = f(problem.point(proposal.z), theta)
+            estimator.update(proposal, Evaluated(costs, slopes.double()))
     return estimator
 
 
@@ -275,6 +294,19 @@ def check_joint_expectation(
     _check_close(estimator, found, Gradients(value, scores, theta))
 
 
+def check_exact_for(estimator: Estimator, space: Space) -> None:
+    """The expected estimate is exact for the class of costs that it names, if it names one."""
+    costs: dict[ExactFor | None, list[CostFunction]] = {
+        None: [],
+        "linear": [linear],
+        "multilinear": [linear, multilinear(space)],
+        "quadratic": [linear, quadratic],
+    }
+    for f in costs[estimator.exact_for]:
+        for seed in range(3):
+            check_expectation(estimator, Problem.random(space, seed), f)
+
+
 def _check_close(estimator: Estimator, found: Gradients, wanted: Gradients) -> None:
     close = {"rtol": 1e-6, "atol": 1e-7}
     assert found.scale > 0
@@ -287,14 +319,15 @@ def _check_close(estimator: Estimator, found: Gradients, wanted: Gradients) -> N
 def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> None:
     """Shapes, weights and counts of a proposal, and a `combine` that leaves the state alone."""
     estimator.double()
+    space = problem.space
     generator = torch.Generator().manual_seed(2)
-    scores = torch.randn(rows, problem.latent.size, generator=generator, dtype=torch.float64)
+    scores = torch.randn(rows, *space.scores_shape, generator=generator, dtype=torch.float64)
     q = estimator.distribution(scores.requires_grad_())
     features = torch.randn(rows, FEATURES, generator=generator, dtype=torch.float64)
     proposal = estimator.propose(q, features, Sampler(generator))
+    check_shapes(estimator, proposal)
     count = len(proposal.row)
     assert proposal.z.shape[0] == count <= rows * estimator.calls_per_row
-    assert proposal.z.is_floating_point() or problem.latent.family == "categorical"
     assert proposal.row.dtype == torch.int64
     if estimator.trains_latent:
         assert set(proposal.row.tolist()) == set(range(rows))
@@ -307,27 +340,31 @@ def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> Non
         of_a_row = proposal.z.detach().unflatten(0, (rows, -1)).unbind(1)
         same = [torch.equal(one, two) for one, two in itertools.combinations(of_a_row, 2)]
         assert not any(same), "one draw stands for two in every row"
-    assert (proposal.pathwise_weight is not None) == proposal.z.requires_grad == estimator.relaxed
+    assert (proposal.slopes is not False) == estimator.takes_slopes
     costs = torch.randn(count, generator=generator, dtype=torch.float64)
+    slopes = torch.randn(count, *space.point_shape, generator=generator, dtype=torch.float64)
+    if not isinstance(proposal.slopes, bool):
+        slopes = slopes[proposal.slopes]
+    given = Evaluated(costs.clone(), slopes if estimator.takes_slopes else None)
     before = {name: value.clone() for name, value in estimator.state_dict().items()}
-    given = costs.clone()
-    estimate = estimator.combine(q, proposal, costs)
-    assert torch.equal(costs, given), "combine changes the costs in place, which update gets too"
+    estimate = estimator.combine(q, proposal, given)
+    assert torch.equal(costs, given.costs), "combine changes the costs, which update gets too"
+    assert given.slopes is None or torch.equal(slopes, given.slopes), "combine changes the slopes"
     assert all(torch.equal(value, before[name]) for name, value in estimator.state_dict().items())
     assert estimate.objective.shape == (rows,)
     assert not estimate.objective.requires_grad
-    if estimate.surrogate is not None:
+    if estimate.surrogate is None:
+        assert not estimator.trains_latent
+    else:
         assert estimate.surrogate.shape == (rows,)
         assert estimate.surrogate.requires_grad
-    else:
-        assert estimator.relaxed or not estimator.trains_latent
 
 
-def latents(
-    estimator: type[Estimator], among: tuple[Latent, ...] = (CATEGORICAL, BITS)
-) -> list[Latent]:
+def spaces(
+    estimator: type[Estimator], among: tuple[Space, ...] = (CATEGORICAL, SEVERAL, BITS)
+) -> list[Space]:
     """The small problems that an estimator takes."""
-    return [latent for latent in among if latent.family in estimator.families]
+    return [space for space in among if isinstance(space, estimator.spaces)]
 
 
 RANDOM_START = "lp-sparsemap"

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from estimators.mappings import all_bit_vectors
+from estimators.sampler import Sampler
 
 
-class EveryOutcome:
+class EveryOutcome(Sampler):
     """A sampler that deals a different outcome of all its draws to each row of the batch.
 
     Before the rows can be counted, `recording` notes what is drawn.
@@ -20,6 +21,7 @@ class EveryOutcome:
     """
 
     def __init__(self, draws: list[int] | None = None, outcome: Tensor | None = None) -> None:
+        super().__init__()
         self.draws: list[int] = []
         self._radix = draws
         self._outcome = outcome
@@ -48,11 +50,15 @@ class EveryOutcome:
         self._weight = probability if self._weight is None else self._weight * probability
 
     def categorical(self, probabilities: Tensor, samples: int) -> Tensor:
-        rows, size = probabilities.shape
-        normalised = probabilities / probabilities.sum(dim=1, keepdim=True)
-        drawn = torch.stack([self._deal(size, rows) for _ in range(samples)], dim=1)
-        self._weigh(normalised.gather(1, drawn).prod(dim=1))
-        return drawn
+        rows, *variables, size = probabilities.shape
+        normalised = probabilities.reshape(rows, -1, size)
+        normalised = normalised / normalised.sum(dim=2, keepdim=True)
+        count = normalised.shape[1]
+        every = torch.cartesian_prod(*[torch.arange(size)] * count).view(-1, count)
+        drawn = [every[self._deal(size**count, rows)] for _ in range(samples)]
+        for one in drawn:
+            self._weigh(normalised.gather(2, one[:, :, None]).flatten(1).prod(dim=1))
+        return torch.stack(drawn, dim=1).view(rows, samples, *variables)
 
     def bernoulli(self, probabilities: Tensor, samples: int) -> Tensor:
         rows, size = probabilities.shape

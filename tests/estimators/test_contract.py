@@ -8,10 +8,11 @@ import pytest
 import torch
 from scipy import stats
 
-from estimators.base import Estimator, Latent
+from estimators.base import Estimator, Evaluated
 from estimators.registry import all_estimators
 from estimators.sampled.sum_and_sample import SumAndSample
 from estimators.sampler import Sampler
+from estimators.spaces import Space
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
@@ -19,83 +20,95 @@ from tests.estimators.contract import (
     FEATURES,
     FEW_BITS,
     FEW_CATEGORIES,
+    FEW_SEVERAL,
+    SEVERAL,
     CostFunction,
     Problem,
+    check_exact_for,
     check_expectation,
     check_joint_expectation,
     check_proposal,
     exact,
     far_from_zero,
-    latents,
     network,
     run,
     small_settings,
+    spaces,
     steep,
     two_rows,
     warmed_up,
 )
 
 
-def cases(*among: Latent) -> list[Any]:
-    """Every estimator, on the latent variables that it takes of these, at small settings."""
+def cases(*among: Space) -> list[Any]:
+    """Every estimator, on the space variables that it takes of these, at small settings."""
     return [
-        pytest.param(estimator, latent, settings, id=f"{name}-{latent.family}-{number}")
+        pytest.param(estimator, space, settings, id=f"{name}-{space}-{number}")
         for name, estimator in all_estimators().items()
-        for latent in latents(estimator, among)
+        for space in spaces(estimator, among)
         for number, settings in enumerate(small_settings(estimator))
-        if estimator.refusal(latent, estimator.Settings(**settings)) is None
+        if estimator.refusal(space, estimator.Settings(**settings)) is None
     ]
 
 
 RIGHT_IN_EXPECTATION = {"exact", "unbiased", "scaled"}
 """test_relaxations.py has the others, where they are exact."""
 
-CASES = cases(CATEGORICAL, BITS)
+CASES = cases(CATEGORICAL, SEVERAL, BITS)
 ENUMERABLE = [case for case in CASES if case.values[0].bias in RIGHT_IN_EXPECTATION]
 JOINTLY_ENUMERABLE = [
     case
-    for case in cases(FEW_CATEGORIES, FEW_BITS)
+    for case in cases(FEW_CATEGORIES, FEW_SEVERAL, FEW_BITS)
     if case.values[0].bias in RIGHT_IN_EXPECTATION
     and case.values[2].get("samples") == small_settings(case.values[0])[0].get("samples")
+    and case.values[2].get("entropy") != "sampled"
 ]
-"""At the least samples: more of them square the number of runs."""
+"""At the least samples: more of them square the number of runs. λ is 0, so that it does not matter
+where the entropy is."""
 
 
-def make(estimator: type[Estimator], latent: Latent, settings: dict[str, object]) -> Estimator:
+def make(estimator: type[Estimator], space: Space, settings: dict[str, object]) -> Estimator:
     torch.manual_seed(0)
-    return estimator.make(latent, **settings)
+    return estimator.make(space, features=FEATURES, **settings)
 
 
-@pytest.mark.parametrize(("estimator", "latent", "settings"), CASES)
+@pytest.mark.parametrize(("estimator", "space", "settings"), CASES)
 def test_proposal_is_well_formed(
-    estimator: type[Estimator], latent: Latent, settings: dict[str, object]
+    estimator: type[Estimator], space: Space, settings: dict[str, object]
 ) -> None:
-    check_proposal(make(estimator, latent, settings), Problem.random(latent))
+    check_proposal(make(estimator, space, settings), Problem.random(space))
 
 
 @pytest.mark.parametrize("f", COSTS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize(("estimator", "latent", "settings"), ENUMERABLE)
+@pytest.mark.parametrize(("estimator", "space", "settings"), ENUMERABLE)
 def test_expected_estimate_is_exact(
-    estimator: type[Estimator], latent: Latent, settings: dict[str, object], f: CostFunction
+    estimator: type[Estimator], space: Space, settings: dict[str, object], f: CostFunction
 ) -> None:
     for seed in range(3):
-        check_expectation(make(estimator, latent, settings), Problem.random(latent, seed), f)
+        check_expectation(make(estimator, space, settings), Problem.random(space, seed), f)
 
 
-@pytest.mark.parametrize(("estimator", "latent", "settings"), JOINTLY_ENUMERABLE)
+@pytest.mark.parametrize(("estimator", "space", "settings"), CASES)
+def test_a_biased_estimate_is_exact_for_what_it_says(
+    estimator: type[Estimator], space: Space, settings: dict[str, object]
+) -> None:
+    check_exact_for(make(estimator, space, settings), space)
+
+
+@pytest.mark.parametrize(("estimator", "space", "settings"), JOINTLY_ENUMERABLE)
 def test_rows_of_a_batch_leave_each_other_unbiased(
-    estimator: type[Estimator], latent: Latent, settings: dict[str, object]
+    estimator: type[Estimator], space: Space, settings: dict[str, object]
 ) -> None:
     """With a cost whose σ is above 1, where NVIL's scale moves."""
-    check_joint_expectation(make(estimator, latent, settings), two_rows(latent), steep)
+    check_joint_expectation(make(estimator, space, settings), two_rows(space), steep)
 
 
-@pytest.mark.parametrize(("estimator", "latent", "settings"), CASES)
+@pytest.mark.parametrize(("estimator", "space", "settings"), CASES)
 def test_chunks_change_nothing(
-    estimator: type[Estimator], latent: Latent, settings: dict[str, object]
+    estimator: type[Estimator], space: Space, settings: dict[str, object]
 ) -> None:
-    problem = Problem.random(latent)
-    warm = warmed_up(make(estimator, latent, settings), problem, network)
+    problem = Problem.random(space)
+    warm = warmed_up(make(estimator, space, settings), problem, network)
     whole, parts = (
         run(warm, problem, network, Sampler(torch.Generator().manual_seed(4)), 7, at_once)
         for at_once in (10**9, 3)
@@ -105,22 +118,22 @@ def test_chunks_change_nothing(
 
 
 @pytest.mark.parametrize(
-    ("estimator", "latent", "settings"),
+    ("estimator", "space", "settings"),
     [case for case in CASES if case.values[0].bias == "exact"],
 )
 def test_exact_sums_pass_gradcheck(
-    estimator: type[Estimator], latent: Latent, settings: dict[str, object]
+    estimator: type[Estimator], space: Space, settings: dict[str, object]
 ) -> None:
-    instance = make(estimator, latent, settings)
-    problem = Problem.random(latent)
+    instance = make(estimator, space, settings)
+    problem = Problem.random(space)
     z = problem.assignments()
     costs = network(problem.point(z), problem.theta.expand(len(z), -1))
 
     def value(scores: torch.Tensor) -> torch.Tensor:
         q = instance.distribution(scores)
-        proposal = instance.propose(q, scores.new_zeros(1, 3), None)  # type: ignore[arg-type]
+        proposal = instance.propose(q, scores.new_zeros(1, 3), Sampler())
         own = network(problem.point(proposal.z), problem.theta.expand(len(proposal.z), -1))
-        surrogate = instance.combine(q, proposal, own).surrogate
+        surrogate = instance.combine(q, proposal, Evaluated(own)).surrogate
         assert surrogate is not None
         return surrogate - costs.mean()
 
@@ -130,34 +143,50 @@ def test_exact_sums_pass_gradcheck(
 def test_sum_and_sample_of_a_row_that_is_certain() -> None:
     """What is left of the probability has underflowed: there is nothing to draw from."""
     estimator = SumAndSample.make(FEW_CATEGORIES, samples=2).double()
-    scores = torch.tensor([[1e4, 0, 0], [0, 0, 1e4]], dtype=torch.float64, requires_grad=True)
+    scores = torch.tensor([[[1e4, 0, 0]], [[0, 0, 1e4]]], dtype=torch.float64, requires_grad=True)
     q = estimator.distribution(scores)
     sampler = Sampler(torch.Generator().manual_seed(0))
     proposal = estimator.propose(q, torch.zeros(2, FEATURES), sampler)
-    (top, *others), weight = proposal.extras["z"].T, proposal.decoder_weight
+    (top, *others), weight = proposal.extras["z"].squeeze(2).T, proposal.decoder_weight
     assert top.tolist() == [0, 2]
     assert all((other != top).all() for other in others)
     assert weight is not None
     assert weight.tolist() == [1, 0, 0] * 2
-    surrogate = estimator.combine(q, proposal, torch.ones_like(weight)).surrogate
+    surrogate = estimator.combine(q, proposal, Evaluated(torch.ones_like(weight))).surrogate
     assert surrogate is not None
     (gradient,) = torch.autograd.grad(surrogate.sum(), scores)
     assert (gradient == 0).all()
 
 
-def test_the_example_of_the_documentation_keeps_the_contract() -> None:
-    """What docs/CONTRACT.md shows can be pasted into a file as it is."""
+def documented() -> dict[str, type[Estimator]]:
+    """What docs/CONTRACT.md shows, which can be pasted into files as it is."""
     page = (Path(__file__).parents[2] / "docs" / "CONTRACT.md").read_text()
-    (example,) = re.findall(r"## An estimator\n.*?```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, type[Estimator]] = {}
-    exec(example.replace("@register", ""), names)
-    estimator = names["HalfAndHalf"]
+    estimators, _, _ = page.partition("## A task\n")
+    for example in re.findall(r"```python\n(.*?)```", estimators, re.DOTALL):
+        exec(example.replace("@register", ""), names)
+    return names
+
+
+def test_the_example_of_the_documentation_keeps_the_contract() -> None:
+    estimator = documented()["HalfAndHalf"]
     assert small_settings(estimator) == [{"samples": 2}, {"samples": 4}]
-    for latent in latents(estimator):
-        check_proposal(make(estimator, latent, {}), Problem.random(latent))
-        check_expectation(make(estimator, latent, {}), Problem.random(latent), network)
-    for latent in latents(estimator, (FEW_CATEGORIES, FEW_BITS)):
-        check_joint_expectation(make(estimator, latent, {}), two_rows(latent), network)
+    for space in spaces(estimator):
+        check_proposal(make(estimator, space, {}), Problem.random(space))
+        check_expectation(make(estimator, space, {}), Problem.random(space), network)
+    for space in spaces(estimator, (FEW_CATEGORIES, FEW_BITS)):
+        check_joint_expectation(make(estimator, space, {}), two_rows(space), network)
+
+
+def test_the_example_with_slopes_is_exact_for_what_it_says() -> None:
+    """And for nothing more: the check has power."""
+    estimator = documented()["StraightThrough"]
+    for space in spaces(estimator):
+        instance = make(estimator, space, {})
+        check_proposal(instance, Problem.random(space))
+        check_exact_for(instance, space)
+        with pytest.raises(AssertionError):
+            check_expectation(instance, Problem.random(space), network)
 
 
 DRAWS = 100_000
@@ -167,18 +196,18 @@ LIMIT = stats.norm.isf(0.001 / (2 * COMPARISONS))
 """A z-score that all comparisons together exceed with a probability of at most 0.001."""
 
 
-@pytest.mark.parametrize(("estimator", "latent", "settings"), SAMPLED)
+@pytest.mark.parametrize(("estimator", "space", "settings"), SAMPLED)
 def test_mean_of_many_draws_is_exact(
-    estimator: type[Estimator], latent: Latent, settings: dict[str, object]
+    estimator: type[Estimator], space: Space, settings: dict[str, object]
 ) -> None:
     """With the real sampler: what enumeration takes for granted."""
-    problem = Problem.random(latent, seed=5)
-    warm = warmed_up(make(estimator, latent, settings), problem, far_from_zero)
+    problem = Problem.random(space, seed=5)
+    warm = warmed_up(make(estimator, space, settings), problem, far_from_zero)
     wanted = exact(warm, problem, far_from_zero)
     found = run(warm, problem, far_from_zero, Sampler(torch.Generator().manual_seed(3)), DRAWS)
     for drawn, target in (
         (found.value[:, None], wanted.value[None]),
-        (found.scores / found.scale, wanted.scores),
+        ((found.scores / found.scale).flatten(1), wanted.scores.flatten()),
         (found.theta, wanted.theta),
     ):
         error = drawn.mean(dim=0) - target

@@ -5,21 +5,24 @@ from typing import ClassVar
 
 import pytest
 import torch
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from estimators.base import Bias, Estimate, Estimator, Proposal
-from estimators.distributions.base import Categorical, Distribution
+from estimators.base import Bias, Estimate, Estimator, Evaluated, Proposal
 from estimators.relaxed.gumbel import StraightThroughGumbel
 from estimators.sampled.other_assignments import LeaveOneOut, SelfCritic
 from estimators.sampled.score_function import NVIL, MovingAverageBaseline, ScoreFunction
 from estimators.sampled.sum_and_sample import SumAndSample
 from estimators.sampler import Sampler
+from estimators.spaces import Space
+from estimators.spaces.distribution import Distribution, FiniteDistribution
 from estimators.summed.support_sum import Dense, Sparsemax
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
+    FEATURES,
     FEW_CATEGORIES,
+    SEVERAL,
     Problem,
     check_expectation,
     check_joint_expectation,
@@ -42,8 +45,8 @@ class LeakingSelfCritic(SelfCritic):
 class WrongSign(ScoreFunction):
     """The scores go uphill."""
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        right = super().combine(q, proposal, costs)
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        right = super().combine(q, proposal, evaluated)
         assert right.surrogate is not None
         return replace(right, surrogate=-right.surrogate)
 
@@ -51,8 +54,8 @@ class WrongSign(ScoreFunction):
 class EntropyUnscaled(NVIL):
     """The signal is divided by max(1, σ), and the entropy is not."""
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        return replace(super().combine(q, proposal, costs), scale=1.0)
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        return replace(super().combine(q, proposal, evaluated), scale=1.0)
 
 
 class ScaledInSilence(ScoreFunction):
@@ -65,20 +68,22 @@ class ScaledInSilence(ScoreFunction):
 class NotTheWholeMean(ScoreFunction):
     """The value is right for one sample only: it is a sum where a mean belongs."""
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        right = super().combine(q, proposal, costs)
-        return replace(right, objective=costs.view(-1, self.settings.samples).sum(dim=1))
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        right = super().combine(q, proposal, evaluated)
+        return replace(right, objective=evaluated.costs.view(-1, self.settings.samples).sum(dim=1))
 
 
 class CountedTwice(Sparsemax):
     """Every assignment of the support stands in the list twice."""
 
     def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+        assert isinstance(q, FiniteDistribution)
         z, row, p = q.support
-        return Proposal(z.repeat(2), row.repeat(2), decoder_weight=p.detach().repeat(2))
+        return Proposal(z.repeat(2, 1), row.repeat(2), decoder_weight=p.detach().repeat(2))
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        terms = q.support.probability.repeat(2) * costs
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        assert isinstance(q, FiniteDistribution)
+        terms = q.support.probability.repeat(2) * evaluated.costs
         value = terms.new_zeros(len(q.scores)).index_add(0, proposal.row, terms)
         return Estimate(value.detach(), value)
 
@@ -96,8 +101,8 @@ class ModeCountedTwice(Sparsemax):
 class SelfInBaseline(LeaveOneOut):
     """The sample's own cost is part of its baseline."""
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        f = costs.view(-1, self.settings.samples)
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        f = evaluated.costs.view(-1, self.settings.samples)
         signal = f - f.mean(dim=1, keepdim=True)
         surrogate = (signal * q.log_prob(proposal.extras["z"])).mean(dim=1)
         return Estimate(f.mean(dim=1), surrogate)
@@ -106,8 +111,8 @@ class SelfInBaseline(LeaveOneOut):
 class BaselineOfTheSampleOnly(SumAndSample):
     """The moving average is taken off the sampled terms and not off the summed ones."""
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        right = super().combine(q, proposal, costs)
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        right = super().combine(q, proposal, evaluated)
         summed = proposal.extras["z"][:, : self.settings.k]
         weight = proposal.decoder_weight
         assert weight is not None
@@ -119,27 +124,28 @@ class BaselineOfTheSampleOnly(SumAndSample):
 class BatchMean(ScoreFunction):
     """b is the mean cost of the batch that it is applied to."""
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        centred = super().combine(q, proposal, costs - costs.mean())
-        return replace(centred, objective=super().combine(q, proposal, costs).objective)
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        costs = evaluated.costs
+        centred = super().combine(q, proposal, Evaluated(costs - costs.mean()))
+        return replace(centred, objective=super().combine(q, proposal, evaluated).objective)
 
 
 class CentredByThisBatch(NVIL):
     """c is taken from the batch that it is applied to."""
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        b = proposal.extras["baseline"]
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        b, costs = proposal.extras["baseline"], evaluated.costs
         own = replace(proposal, extras=proposal.extras | {"baseline": b + (costs - b).mean()})
-        return super().combine(q, own, costs)
+        return super().combine(q, own, evaluated)
 
 
 class ScaledByThisBatch(NVIL):
     """σ is taken from the batch that it is applied to, and the estimate says so."""
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        right = super().combine(q, proposal, costs)
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        right = super().combine(q, proposal, evaluated)
         assert right.surrogate is not None
-        residual = costs - proposal.extras["baseline"].flatten().detach()
+        residual = evaluated.costs - proposal.extras["baseline"].flatten().detach()
         scale = 1 / residual.std(correction=0).clamp(min=1)
         return replace(right, surrogate=right.surrogate / self.scale() * scale, scale=scale)
 
@@ -148,7 +154,7 @@ class TopOfTheFirstRow(SumAndSample):
     """Every row sums the category that is the likeliest in the first."""
 
     def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
-        first = Categorical(q.scores.detach()[:1].expand_as(q.scores))
+        first = self.space.plain(q.scores.detach()[:1].expand_as(q.scores))
         right = super().propose(first, features, sampler)
         weight = q.log_prob(right.extras["z"]).exp().detach()
         weight[:, 1] = 1 - weight[:, 0]
@@ -159,6 +165,7 @@ class MissingWeight(Dense):
     """The decoder's weights are those of a mean, not the probabilities."""
 
     def propose(self, q: Distribution, features: Tensor, sampler: Sampler) -> Proposal:
+        assert isinstance(q, FiniteDistribution)
         z, row, p = q.support
         return Proposal(z, row, decoder_weight=torch.full_like(p, 1 / self.calls_per_row).detach())
 
@@ -166,9 +173,9 @@ class MissingWeight(Dense):
 class ImpureCombine(MovingAverageBaseline):
     """The average moves before the estimate is used."""
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        self.update(proposal, costs)
-        return super().combine(q, proposal, costs)
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        self.update(proposal, evaluated)
+        return super().combine(q, proposal, evaluated)
 
 
 @pytest.mark.parametrize(
@@ -188,8 +195,9 @@ class ImpureCombine(MovingAverageBaseline):
 )
 def test_expectation_catches(mutant: type[Dense], settings: dict[str, int]) -> None:
     torch.manual_seed(0)
+    estimator = mutant.make(CATEGORICAL, features=FEATURES, **settings)
     with pytest.raises(AssertionError):
-        check_expectation(mutant.make(CATEGORICAL, **settings), Problem.random(CATEGORICAL), steep)
+        check_expectation(estimator, Problem.random(CATEGORICAL), steep)
 
 
 @pytest.mark.parametrize(
@@ -198,24 +206,55 @@ def test_expectation_catches(mutant: type[Dense], settings: dict[str, int]) -> N
 def test_joint_expectation_alone_catches(mutant: type[Estimator]) -> None:
     """One outcome of each row in a batch of them all looks right."""
     torch.manual_seed(0)
-    estimator = mutant.make(FEW_CATEGORIES)
+    estimator = mutant.make(FEW_CATEGORIES, features=FEATURES)
     check_expectation(estimator, Problem.random(FEW_CATEGORIES), steep)
     with pytest.raises(AssertionError, match="not close"):
         check_joint_expectation(estimator, two_rows(FEW_CATEGORIES), steep)
 
 
+class ForgetsAVariable(ScoreFunction):
+    """The score is that of the first variable alone."""
+
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        right = super().combine(q, proposal, evaluated)
+        first = q.scores[:, 0].log_softmax(dim=1).gather(1, proposal.extras["z"][:, :, 0])
+        f = evaluated.costs.view_as(first)
+        return replace(right, surrogate=(f * first).mean(dim=1))
+
+
+class SumsOneVariable(Dense):
+    """Every category of the first variable, beside the mode of the others."""
+
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
+        right = super().propose(q, features, sampler)
+        z = right.z.clone()
+        z[:, 1:] = q.mode()[right.row, 1:]
+        return replace(right, z=z)
+
+
+@pytest.mark.parametrize("mutant", [ForgetsAVariable, SumsOneVariable])
+def test_a_forgotten_variable_is_caught(mutant: type[Estimator]) -> None:
+    """Of a single one there is nothing to forget."""
+    check_expectation(mutant.make(CATEGORICAL), Problem.random(CATEGORICAL), steep)
+    with pytest.raises(AssertionError, match="not close"):
+        check_expectation(mutant.make(SEVERAL), Problem.random(SEVERAL), steep)
+
+
 class CentresTheCosts(ScoreFunction):
     """The costs that `update` gets are other ones."""
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        return super().combine(q, proposal, costs.sub_(costs.mean()))
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        evaluated.costs.sub_(evaluated.costs.mean())
+        return super().combine(q, proposal, evaluated)
 
 
 class NoGradientOfTheScores(ScoreFunction):
     """The decoder learns, and the encoder follows the entropy alone."""
 
-    def combine(self, q: Distribution, proposal: Proposal, costs: Tensor) -> Estimate:
-        return replace(super().combine(q, proposal, costs), surrogate=None)
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        return replace(super().combine(q, proposal, evaluated), surrogate=None)
 
 
 @pytest.mark.parametrize("mutant", [ImpureCombine, CentresTheCosts, NoGradientOfTheScores])
@@ -232,17 +271,12 @@ class ThresholdsTheScores(StraightThroughGumbel):
 
     def relax(self, q: Distribution, sampler: Sampler) -> Tensor:
         soft = super(StraightThroughGumbel, self).relax(q, sampler)
-        if self.latent.family == "bits":
-            hard = (q.scores > 0).to(soft.dtype)[:, None, :].expand_as(soft)
-        else:
-            hard = F.one_hot(q.scores.argmax(dim=1), self.latent.size).to(soft.dtype)
-            hard = hard[:, None, :].expand_as(soft)
+        hard = self.space.point(self.space.best(q.scores), soft.dtype)[:, None].expand_as(soft)
         return hard + (soft - soft.detach())
 
 
-@pytest.mark.parametrize("latent", [BITS, CATEGORICAL], ids=lambda latent: latent.family)
-def test_straight_through_on_the_scores_is_caught(latent: object) -> None:
-    assert latent in (BITS, CATEGORICAL)
-    check_straight_through(StraightThroughGumbel, latent)  # type: ignore[arg-type]
+@pytest.mark.parametrize("space", [BITS, CATEGORICAL], ids=repr)
+def test_straight_through_on_the_scores_is_caught(space: Space) -> None:
+    check_straight_through(StraightThroughGumbel, space)
     with pytest.raises(AssertionError):
-        check_straight_through(ThresholdsTheScores, latent)  # type: ignore[arg-type]
+        check_straight_through(ThresholdsTheScores, space)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from estimators.base import Estimator, Latent, Proposal
+from estimators.base import Estimator, Evaluated, Proposal
 from estimators.relaxed.gumbel import GumbelSoftmax, StraightThroughGumbel
 from estimators.sampled.other_assignments import LeaveOneOut, SecondSample, SelfCritic
 from estimators.sampled.score_function import (
@@ -18,8 +18,9 @@ from estimators.sampled.score_function import (
 )
 from estimators.sampled.sum_and_sample import SumAndSample
 from estimators.sampler import Sampler
+from estimators.spaces import Categoricals
 
-LATENT = Latent("categorical", 3, 1)
+SPACE = Categoricals(1, 3)
 NO_FEATURES = torch.zeros(2, 1, dtype=torch.float64)
 
 
@@ -27,7 +28,11 @@ def numbers(values: object) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-SCORES = numbers([[0.6, 0.3, 0.1], [0.2, 0.6, 0.2]]).log()
+def given(costs: list[float]) -> Evaluated:
+    return Evaluated(numbers(costs))
+
+
+SCORES = numbers([[[0.6, 0.3, 0.1]], [[0.2, 0.6, 0.2]]]).log()
 
 
 def propose(estimator: Estimator, features: Tensor = NO_FEATURES) -> Proposal:
@@ -39,7 +44,9 @@ def check_baseline(estimator: Estimator, baseline: Tensor, features: Tensor = NO
     """Costs that are the row's baseline, (B, 1), leave nothing to learn from; others do."""
     q, proposal = estimator.distribution(SCORES), propose(estimator, features)
     costs = baseline.expand(len(SCORES), estimator.calls_per_row).flatten()
-    nothing, something = (estimator.combine(q, proposal, costs + away) for away in (0, 2))
+    nothing, something = (
+        estimator.combine(q, proposal, Evaluated(costs + away)) for away in (0, 2)
+    )
     assert nothing.surrogate is not None
     assert something.surrogate is not None
     torch.testing.assert_close(nothing.surrogate, torch.zeros_like(nothing.surrogate))
@@ -51,29 +58,29 @@ def check_baseline(estimator: Estimator, baseline: Tensor, features: Tensor = NO
 
 @pytest.mark.parametrize("estimator", [GumbelSoftmax, StraightThroughGumbel])
 def test_the_temperature_falls_with_the_steps(estimator: type[GumbelSoftmax]) -> None:
-    instance = estimator.make(LATENT, initial=2.0, minimum=0.5, rate=0.3, every=2).double()
+    instance = estimator.make(SPACE, initial=2.0, minimum=0.5, rate=0.3, every=2).double()
     seen = []
     for _ in range(6):
         seen.append(instance.temperature)
-        instance.update(propose(instance), numbers([1.0, 2.0]))
+        instance.update(propose(instance), given([1.0, 2.0]))
     once, twice = 2 * math.exp(-0.6), 2 * math.exp(-1.2)
     assert seen == pytest.approx([2, 2, once, once, twice, twice])
 
 
 def test_a_moving_average_follows_the_mean_cost() -> None:
     """Means 2, 5 and −1, of which half is kept a step."""
-    estimator = MovingAverageBaseline.make(LATENT, samples=2, decay=0.5).double()
+    estimator = MovingAverageBaseline.make(SPACE, samples=2, decay=0.5).double()
     check_baseline(estimator, numbers(0.0))
     batches = [[1.0, 2.0, 2.0, 3.0], [9.0, 4.0, 6.0, 1.0], [-4.0, 3.0, -3.0, 0.0]]
     averages = [2, (0.5 * 2 + 5) / 1.5, (0.25 * 2 + 0.5 * 5 - 1) / 1.75]
     for costs, average in zip(batches, averages, strict=True):
-        estimator.update(propose(estimator), numbers(costs))
+        estimator.update(propose(estimator), given(costs))
         check_baseline(estimator, numbers(average))
 
 
 def test_sum_and_sample_follows_the_estimated_cost() -> None:
     """The summed category has weight 0.6 in either row, the sampled one 0.4."""
-    estimator = SumAndSample.make(LATENT, k=1, samples=1, decay=0.5).double()
+    estimator = SumAndSample.make(SPACE, k=1, samples=1, decay=0.5).double()
     check_baseline(estimator, numbers(0.0))
     batches = [[10.0, 20.0, 0.0, 5.0], [1.0, 1.0, 3.0, -2.0], [-10.0, 5.0, 10.0, 0.0]]
     means = [(14 + 2) / 2, (1 + 1) / 2, (-4 + 6) / 2]
@@ -83,14 +90,14 @@ def test_sum_and_sample_follows_the_estimated_cost() -> None:
         (0.25 * means[0] + 0.5 * means[1] + means[2]) / 1.75,
     ]
     for costs, average in zip(batches, averages, strict=True):
-        estimator.update(propose(estimator), numbers(costs))
+        estimator.update(propose(estimator), given(costs))
         check_baseline(estimator, numbers(average))
 
 
 def test_nvil_follows_mean_and_variance_of_what_its_network_leaves() -> None:
     """f − x, as b_ψ(x) = x here: (2, 4, 1, 3) has mean 2.5 and variance 1.25, (−2, 2, 10, 2) mean
     3 and variance 19, and (0, 0, 0.2, 0.2) mean 0.1 and variance 0.01."""
-    estimator = NVIL.make(LATENT, samples=2, decay=0.5).double()
+    estimator = NVIL.make(SPACE, features=1, samples=2, decay=0.5).double()
     estimator.network = nn.Identity()
     batches = [
         ([1.0, -1.0], [3.0, 5.0, 0.0, 2.0]),
@@ -102,15 +109,15 @@ def test_nvil_follows_mean_and_variance_of_what_its_network_leaves() -> None:
     x = numbers([[0.5], [-3.0]])
     check_baseline(estimator, x, x)
     for (inputs, costs), centre, variance in zip(batches, centres, variances, strict=True):
-        estimator.update(propose(estimator, numbers(inputs)[:, None]), numbers(costs))
+        estimator.update(propose(estimator, numbers(inputs)[:, None]), given(costs))
         check_baseline(estimator, x + centre, x)
         assert float(estimator.scale()) == pytest.approx(1 / math.sqrt(variance))
 
 
 def test_nvil_divides_by_one_at_least() -> None:
-    estimator = NVIL.make(LATENT).double()
+    estimator = NVIL.make(SPACE, features=1).double()
     assert estimator.scale() == 1
-    estimator.update(propose(estimator), numbers([-0.5, 0.5]))
+    estimator.update(propose(estimator), given([-0.5, 0.5]))
     assert estimator.scale() == 1
 
 
@@ -120,18 +127,18 @@ def test_costs_of_other_assignments_are_the_baseline(
     estimator: type[Estimator], samples: int
 ) -> None:
     """It has no state, and costs that are alike leave nothing to learn from, however high."""
-    instance = estimator.make(LATENT, samples=samples).double()
+    instance = estimator.make(SPACE, samples=samples).double()
     q, proposal = instance.distribution(SCORES), propose(instance)
     costs = numbers([[7.0], [-3.0]]).expand(-1, instance.calls_per_row)
-    nothing = instance.combine(q, proposal, costs.flatten())
+    nothing = instance.combine(q, proposal, Evaluated(costs.flatten()))
     assert nothing.surrogate is not None
     torch.testing.assert_close(nothing.surrogate, torch.zeros_like(nothing.surrogate))
     assert nothing.diagnostics["baseline_error"] == 0
 
 
 def test_the_critic_is_the_mode() -> None:
-    instance = SelfCritic.make(LATENT, samples=3).double()
-    q = instance.distribution(SCORES.repeat(20, 1))
+    instance = SelfCritic.make(SPACE, samples=3).double()
+    q = instance.distribution(SCORES.repeat(20, 1, 1))
     z = instance.propose(q, NO_FEATURES.repeat(20, 1), Sampler(torch.Generator().manual_seed(0)))
     assert torch.equal(z.extras["z"][:, 3:], q.mode()[:, None])
 
@@ -149,14 +156,14 @@ def test_a_baseline_is_trained_by_least_squares(
 ) -> None:
     """The loss is lowest where a row's baseline is the mean of its costs, and falls towards it."""
     torch.manual_seed(0)
-    instance = estimator.make(LATENT, samples=2, **settings).double()
+    instance = estimator.make(SPACE, features=1, samples=2, **settings).double()
     q, right = instance.distribution(SCORES), propose(instance, numbers([[1.0], [-1.0]]))
     costs = numbers([3.0, 5.0, -2.0, 0.0])
 
     def slope(baseline: Tensor) -> Tensor:
         leaf = baseline.clone().requires_grad_()
         proposal = Proposal.rectangular(right.extras["z"], numbers([[0.5, 0.5]] * 2), baseline=leaf)
-        loss = instance.combine(q, proposal, costs).own_loss
+        loss = instance.combine(q, proposal, Evaluated(costs)).own_loss
         assert loss is not None
         (gradient,) = torch.autograd.grad(loss, leaf)
         return gradient
@@ -174,11 +181,11 @@ def test_descent_on_its_loss_takes_the_baseline_to_its_target(
 ) -> None:
     """The mean cost of each input, or of all where b is a constant."""
     torch.manual_seed(0)
-    instance = estimator.make(LATENT, **settings).double()
+    instance = estimator.make(SPACE, features=1, **settings).double()
     q, inputs = instance.distribution(SCORES), numbers([[1.0], [-1.0]])
     optimizer = torch.optim.SGD(instance.parameters(), lr=0.05)
     for _ in range(200):
-        loss = instance.combine(q, propose(instance, inputs), numbers([4.0, -1.0])).own_loss
+        loss = instance.combine(q, propose(instance, inputs), given([4.0, -1.0])).own_loss
         assert loss is not None
         optimizer.zero_grad()
         loss.backward()

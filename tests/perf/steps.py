@@ -34,13 +34,11 @@ from bench.cells.memory import keep_memory
 from bench.cells.provenance import provenance
 from bench.cells.training import Trainer
 from bench.profiles.profile import Profile, load_profile
-from estimators.distributions.base import (
-    BernoulliBits,
-    Categorical,
-    SparseBits,
-    SparsemaxCategorical,
-)
+from estimators.distributions.sparse import SparseDistribution
 from estimators.registry import all_estimators
+from estimators.spaces.bits import BernoulliBits
+from estimators.spaces.categoricals import IndependentCategoricals
+from estimators.spaces.distribution import Distribution
 from tasks.likelihoods.compiled.exponential import CONSTANTS, exponentials
 from tasks.registry import all_tasks
 
@@ -129,11 +127,12 @@ def watched(trainer: Trainer) -> Iterator[Parts]:
         *((trainer.estimator, name, "estimator") for name in ("propose", "combine", "update")),
         (trainer.task, "cost", "decoder"),
         (torch.Tensor, "backward", "backward"),
+        (torch.autograd, "grad", "backward"),
         *((trainer.optimizer, name, "optimizer") for name in ("zero_grad", "step")),
         *(
             (kind, name, "estimator")
-            for kind in (Categorical, SparsemaxCategorical, BernoulliBits, SparseBits)
-            for name in ("entropy", "fenchel_young_loss")
+            for kind in (Distribution, IndependentCategoricals, BernoulliBits, SparseDistribution)
+            for name in ("entropy", "label_loss")
             if name in vars(kind)
         ),
     ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from estimators.spaces import Bits
 from tasks.base import Task
 from tasks.examples import Example, Kind, Likeliest, bits, images
 from tasks.streams import Streams
@@ -23,8 +24,8 @@ PARTS = {
 
 def in_turn(scores: Tensor, most: int) -> Likeliest:
     """A q that is sure: row i has category i mod K."""
-    z = (torch.arange(len(scores)) % scores.shape[1])[:, None].expand(-1, most)
-    share = scores.new_zeros(z.shape)
+    z = (torch.arange(len(scores)) % scores.shape[2])[:, None, None].expand(-1, most, -1)
+    share = scores.new_zeros(len(z), most)
     share[:, 0] = 1
     return Likeliest(z, share, torch.ones(len(scores)))
 
@@ -33,12 +34,12 @@ def all_or_none(scores: Tensor, most: int) -> Likeliest:
     """The same for bits: all are on in odd rows."""
     rows, size = scores.shape
     z = (torch.arange(rows) % 2).to(scores.dtype)[:, None, None].expand(-1, most, size)
-    return in_turn(scores, most)._replace(z=z)
+    return in_turn(scores[:, None], most)._replace(z=z)
 
 
 @torch.no_grad()
 def shown(task: Task) -> dict[str, Example]:
-    return task.examples(in_turn if task.family == "categorical" else all_or_none, Streams(0))
+    return task.examples(all_or_none if isinstance(task.space, Bits) else in_turn, Streams(0))
 
 
 def test_examples_are_small_arrays_of_known_kinds(task: Task) -> None:

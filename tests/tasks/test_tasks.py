@@ -11,6 +11,7 @@ from torch.distributions import Bernoulli, Normal, kl_divergence
 from torch.distributions import Categorical as TorchCategorical
 from torch.nn import functional as F
 
+from estimators.spaces import Categoricals
 from tasks.base import SPLITS, Task
 from tasks.bitvector import BitVectorVAE
 from tasks.data.base import DataError
@@ -29,9 +30,8 @@ def flatten(batch: object) -> list[Tensor]:
 
 def random_z(task: Task, count: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    if task.family == "categorical":
-        return torch.randint(task.size, (count,), generator=generator)
-    return torch.randint(2, (count, task.size), generator=generator).double()
+    every = task.space.every(torch.empty(0, dtype=torch.float64))
+    return every[torch.randint(len(every), (count,), generator=generator)]
 
 
 def test_a_batch_is_a_function_of_seed_and_step(task: Task) -> None:
@@ -51,7 +51,7 @@ def test_evaluation_goes_over_the_split_once_or_plays_its_episodes(task: Task) -
 def test_cost_is_one_number_for_each_assignment(task: Task) -> None:
     encoding = task.encode(task.training_batch(0, STREAMS))
     rows = len(encoding.scores)
-    assert encoding.scores.shape == (rows, task.size)
+    assert encoding.scores.shape == (rows, *task.space.scores_shape)
     assert encoding.features.shape == (rows, task.features)
     assert not encoding.features.requires_grad
     row = torch.tensor([2, 0, 0, rows - 1])
@@ -68,7 +68,7 @@ def test_relaxed_vertices_cost_what_hard_ones_do(task: Task) -> None:
     row = torch.arange(8)
     z = random_z(task, 8)
     hard = task.cost(encoding.context, z, row)
-    point = F.one_hot(z, task.size).double() if task.family == "categorical" else z
+    point = task.space.point(z, torch.float64)
     torch.testing.assert_close(task.cost(encoding.context, point, row), hard)
 
 
@@ -86,7 +86,7 @@ def test_ssvae_cost_is_the_negative_elbo_of_its_networks() -> None:
     batch = cast(Batch, task.training_batch(0, STREAMS))
     encoding = task.encode(batch)
     y = random_z(task, len(batch.x))
-    label = F.one_hot(y, 10).double()
+    label = F.one_hot(y[:, 0], 10).double()
     hidden = F.relu(task.encoder_input(batch.x) + label @ task.encoder_table)
     mean, log_std = task.encoder(hidden).chunk(2, dim=1)
     q = Normal(mean, log_std.exp())
@@ -108,10 +108,10 @@ def test_ssvae_labelled_rows_are_those_of_the_labels() -> None:
     assert batch.labelled.tolist() == [*range(len(others), len(batch.x))]
     assert torch.equal(encoding.context[0][part.row], labelled)
     assert torch.equal(encoding.features, others)
-    assert torch.equal(part.target, batch.y)
+    assert torch.equal(part.target[:, 0], batch.y)
     classifier = cast(torch.nn.Module, task.classifier)
-    torch.testing.assert_close(part.scores, classifier(labelled))
-    torch.testing.assert_close(encoding.scores, classifier(others))
+    torch.testing.assert_close(part.scores[:, 0], classifier(labelled))
+    torch.testing.assert_close(encoding.scores[:, 0], classifier(others))
     assert task.latent_weight == 900 / 100
     assert task.chance == 1 / 10
 
@@ -286,6 +286,7 @@ def test_game_scores_many_symbols_as_it_does_one() -> None:
     task = make_task("signal_game")
     context = task.encode(task.training_batch(0, STREAMS)).context
     row, z = torch.cartesian_prod(torch.arange(8), torch.arange(6)).T
+    z = z[:, None]
     every = task.cost(context, z, row)
     alone = [task.cost(context, z[i : i + 1], row[i : i + 1]) for i in range(len(z))]
     torch.testing.assert_close(every, torch.cat(alone))
@@ -299,7 +300,7 @@ def test_game_sender_is_its_networks_in_turn() -> None:
     hidden = layers["to_hidden"](layers["sender_embedding"](image)[:, :, None]).sigmoid()
     seen = layers["from_hidden"](hidden).squeeze(2).sigmoid()
     wanted = layers["to_scores"](seen) / 10
-    found = task.encode((candidates, target)).scores
+    found = task.encode((candidates, target)).scores[:, 0]
     torch.testing.assert_close(found, wanted)
 
 
@@ -309,7 +310,7 @@ def test_game_success_is_the_target_picked() -> None:
     z = random_z(task, 8)
     embedded, target = encoding.context
     symbols = cast(torch.nn.Embedding, task.symbols)
-    picked = torch.stack([(embedded[i] @ symbols.weight[z[i]]).argmax() for i in range(8)])
+    picked = torch.stack([(embedded[i] @ symbols.weight[z[i, 0]]).argmax() for i in range(8)])
     correct = task.correct(encoding, z)
     assert correct is not None
     assert torch.equal(correct, picked == target)
@@ -360,7 +361,7 @@ def test_ssvae_takes_classes_that_it_can_learn(
     wanted = nullcontext() if words is None else pytest.raises(DataError, match=words)
     with wanted:
         task = SemiSupervisedVAE(images, SemiSupervisedVAE.Settings(), 64)
-        assert task.size == len(labels)
+        assert task.space == Categoricals(1, len(labels))
     BitVectorVAE(images, BitVectorVAE.Settings(), 64)
 
 

@@ -11,11 +11,12 @@ from torch import Tensor
 from bench.cells import evaluation, step
 from bench.cells.evaluation import EvaluationSettings, evaluate, log_evidence
 from bench.cells.step import CountedCost
-from estimators.base import Estimator, Latent
-from estimators.distributions.base import BernoulliBits, SparseBits
+from estimators.base import Estimator
 from estimators.mappings import all_bit_vectors
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
+from estimators.spaces import Categoricals
+from estimators.spaces.distribution import FiniteDistribution
 from tasks.base import Task
 from tasks.streams import Streams
 from tests.estimators.every_outcome import EveryOutcome
@@ -29,7 +30,8 @@ LOG_ASSIGNMENTS = {"ssvae": math.log(10), "signal_game": math.log(6), "bitvector
 
 
 def make(task: Task, name: str) -> Estimator:
-    return all_estimators()[name].make(Latent(task.family, task.size, task.features)).double()
+    settings = {"k": 4} if name == "topk-sparsemax" else {}
+    return all_estimators()[name].make(task.space, features=task.features, **settings).double()
 
 
 def by_hand(task: Task, estimator: Estimator, split: str) -> dict[str, float]:
@@ -41,9 +43,9 @@ def by_hand(task: Task, estimator: Estimator, split: str) -> dict[str, float]:
         count = len(encoding.scores)
         q = estimator.distribution(encoding.scores)
         every: Tensor = (
-            torch.arange(task.size)
-            if task.family == "categorical"
-            else all_bit_vectors(task.size, encoding.scores)
+            torch.arange(task.space.categories)[:, None]
+            if isinstance(task.space, Categoricals)
+            else all_bit_vectors(task.space.size, encoding.scores)
         )
         p = q.log_prob(every.expand(count, *every.shape)).exp()
         for index, z in enumerate(every):
@@ -70,7 +72,9 @@ def by_hand(task: Task, estimator: Estimator, split: str) -> dict[str, float]:
         ("ssvae", "sfe"),
         ("ssvae", "gumbel"),
         ("ssvae", "sparsemax"),
+        ("ssvae", "sparsemap"),
         ("signal_game", "sparsemax"),
+        ("signal_game", "topk-sparsemax"),
         ("signal_game", "st-gumbel"),
         ("bitvector", "sfe"),
         ("bitvector", "gumbel"),
@@ -129,7 +133,7 @@ def test_sampled_expectation_is_close_to_the_summed_one() -> None:
     estimator = make(task, "sfe")
     rows, results = len(task.part("validation").inputs), []
     sampled = EvaluationSettings(max_summed=1, samples=500)
-    for settings, calls in ((EXACT, 2**task.size), (sampled, 500)):
+    for settings, calls in ((EXACT, task.space.count), (sampled, 500)):
         cost = CountedCost(task)
         found = evaluate(task, estimator, cost, settings, "validation", Streams(0))
         assert cost.calls["evaluation"] == calls * rows
@@ -172,7 +176,7 @@ def test_the_likelihood_is_that_of_as_many_images_as_were_asked_for() -> None:
     settings = EvaluationSettings(nll_images=7)
     found = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
     encoding = task.encode(task.part("test").inputs[:7])
-    q = BernoulliBits(encoding.scores)
+    q = task.space.plain(encoding.scores)
     log_p, _ = log_evidence(CountedCost(task), encoding.context, q, NO_SAMPLER, settings)
     assert found["nll"] == pytest.approx(-float(log_p.mean()) / math.log(2) / 64)
 
@@ -190,7 +194,7 @@ def test_evaluation_counts_its_calls_apart() -> None:
 def test_the_likelihood_is_summed_over_all_bit_vectors() -> None:
     task = make_task("bitvector", bits=10)
     encoding = task.encode(task.training_batch(0, Streams(0)))
-    q = BernoulliBits(encoding.scores)
+    q = task.space.plain(encoding.scores)
     sampler = Sampler(torch.Generator().manual_seed(0))
     found, effective = log_evidence(CountedCost(task), encoding.context, q, sampler, EXACT)
     z = all_bit_vectors(10, encoding.scores)
@@ -211,10 +215,12 @@ def test_the_likelihood_is_summed_over_all_categories(name: str) -> None:
     (batch,) = task.evaluation_batches("test", 10_000, Streams(0))
     context = task.encode(batch).context
     rows = torch.arange(len(context[1]))
-    costs = [task.cost(context, torch.full_like(rows, z), rows) for z in range(task.size)]
+    costs = [
+        task.cost(context, torch.full_like(rows, z)[:, None], rows) for z in range(task.space.count)
+    ]
     nats = -((-torch.stack(costs)).exp().mean(dim=0)).log()
     assert found["nll"] == pytest.approx(float(nats.mean()) / (3 * math.log(2)))
-    assert found["nll_effective_samples"] == task.size
+    assert found["nll_effective_samples"] == task.space.count
 
 
 BIT_ESTIMATORS = ["sfe", "sparsemap", "sparsemap-budget", "topk-sparsemax"]
@@ -224,16 +230,15 @@ def mean_estimate(name: str, scale: float, settings: EvaluationSettings) -> tupl
     """Of an image: log of the mean estimate of p(x), over every outcome of its draws; log p(x) by
     enumeration; log of the support's part of it."""
     task = make_task("bitvector", bits=3)
-    estimator = all_estimators()[name].make(
-        Latent("bits", 3, task.features), **({"k": 4} if name == "topk-sparsemax" else {})
-    )
+    estimator = make(task, name)
     encoding = task.encode(task.training_batch(0, Streams(0)))
     context, scores = (encoding.context[0][:1],), scale * encoding.scores[:1]
-    exact, _ = log_evidence(CountedCost(task), context, BernoulliBits(scores), NO_SAMPLER, EXACT)
+    plain = task.space.plain(scores)
+    exact, _ = log_evidence(CountedCost(task), context, plain, NO_SAMPLER, EXACT)
 
     def estimate(sampler: EveryOutcome, rows: int) -> Tensor:
         q = estimator.distribution(scores.expand(rows, -1))
-        assert isinstance(q, BernoulliBits | SparseBits)
+        assert isinstance(q, FiniteDistribution)
         every = (context[0].expand(rows, -1),)
         return log_evidence(CountedCost(task), every, q, sampler, settings)[0]  # type: ignore[arg-type]
 
@@ -272,7 +277,7 @@ def test_the_published_likelihood_counts_a_sparse_support_twice(name: str, scale
 def test_importance_sampling_comes_close_with_many_samples() -> None:
     task = make_task("bitvector", bits=4)
     encoding = task.encode(task.training_batch(0, Streams(0)))
-    q = BernoulliBits(encoding.scores)
+    q = task.space.plain(encoding.scores)
     sampler = Sampler(torch.Generator().manual_seed(0))
     counted = CountedCost(task)
     exact, _ = log_evidence(counted, encoding.context, q, sampler, EXACT)
@@ -292,7 +297,7 @@ def test_effective_samples_are_those_of_the_weights(
     """(Σw)² / Σw² of w = p(x, z) / the density that z was drawn from."""
     task = make_task("bitvector")
     encoding = task.encode(task.training_batch(0, Streams(0)))
-    q, rows = BernoulliBits(20 * encoding.scores), len(encoding.scores)
+    q, rows = task.space.plain(20 * encoding.scores), len(encoding.scores)
     settings = EvaluationSettings(nll_as=nll_as, nll_max_summed=1, nll_samples=6)
     samplers = [Sampler(torch.Generator().manual_seed(0)) for _ in range(2)]
     _, found = log_evidence(CountedCost(task), encoding.context, q, samplers[0], settings)
@@ -300,7 +305,7 @@ def test_effective_samples_are_those_of_the_weights(
         z = q.sample(samplers[1], 6)
         density = q.log_prob(z).exp()
     else:
-        clipped = BernoulliBits(q.probabilities.clamp(0.05, 0.95).logit())
+        clipped = task.space.plain(q.marginals().clamp(0.05, 0.95).logit())
         z = torch.cat([q.sample(samplers[1], 3), clipped.sample(samplers[1], 3)], dim=1)
         density = (q.log_prob(z).exp() + clipped.log_prob(z).exp()) / 2
     row = torch.arange(rows).repeat_interleave(6)

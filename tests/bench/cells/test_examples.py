@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 from bench.cells.cell import Cell, Planned
 from bench.cells.course import train_cell
@@ -15,36 +16,33 @@ from bench.grid import runner
 from bench.grid.grid import run_cells
 from bench.profiles.profile import Profile
 from bench.results.store import cell_path
-from estimators.distributions.base import (
-    BernoulliBits,
-    Categorical,
-    Distribution,
-    SparseBits,
-    SparsemaxCategorical,
-)
-from estimators.mappings import topk_sparsemax
+from estimators.distributions.sparse import SparseDistribution
+from estimators.sampler import Sampler
+from estimators.spaces import Bits, Categoricals, Factorised
+from estimators.spaces.distribution import Distribution, FiniteDistribution
 from tasks.base import Task
 from tests.bench.conftest import cell_of
 
-ROWS, SIZE = 5, 4
+ROWS = 5
+SPACES = (Categoricals(1, 4), Categoricals(2, 3), Bits(4))
 
 
-def distributions() -> dict[str, Distribution]:
-    scores = 2 * torch.randn(ROWS, SIZE, generator=torch.Generator().manual_seed(0)).double()
-    vertices, probabilities, _ = topk_sparsemax(scores, 10)
-    return {
-        "softmax": Categorical(scores),
-        "sparsemax": SparsemaxCategorical(scores),
-        "bits": BernoulliBits(scores),
-        "sparse bits": SparseBits(scores, vertices, probabilities),
-    }
+def plain_and_sparse(space: Factorised) -> list[FiniteDistribution]:
+    generator = torch.Generator().manual_seed(0)
+    scores = 2 * torch.randn(ROWS, *space.scores_shape, generator=generator).double()
+    listed, probabilities = space.topk_sparsemax(scores, min(space.count, 8))
+    return [space.plain(scores), SparseDistribution(space, scores, listed, probabilities)]
 
 
-@pytest.mark.parametrize("name", distributions())
+@pytest.mark.parametrize("space", SPACES, ids=repr)
+@pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("most", [1, 3, 20])
-def test_the_likeliest_are_those_of_the_sorted_support(name: str, most: int) -> None:
-    q = distributions()[name]
-    found = likeliest(q, most)
+def test_the_likeliest_are_those_of_the_sorted_support(
+    space: Factorised, sparse: bool, most: int
+) -> None:
+    q = plain_and_sparse(space)[sparse]
+    found = likeliest(q, space, most)
+    assert found.z.shape[2:] == space.z_shape
     assert found.support.tolist() == q.support_sizes.tolist()
     _, row, probability = q.support
     for i in range(ROWS):
@@ -57,21 +55,43 @@ def test_the_likeliest_are_those_of_the_sorted_support(name: str, most: int) -> 
         assert len(found.z[i][positive].unique(dim=0)) == len(expected)
 
 
-def test_bits_that_no_one_can_list_are_no_obstacle() -> None:
-    found = likeliest(BernoulliBits(torch.randn(2, 200)), 3)
-    assert found.z.shape == (2, 3, 200)
-    assert found.support.tolist() == [2.0**200] * 2
-
-
-def test_a_support_that_cannot_be_listed_leaves_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unlisted(self: Distribution) -> None:
-        raise ValueError("too many")
-
-    monkeypatch.setattr(Categorical, "support", property(unlisted))
-    q = distributions()["softmax"]
-    found = likeliest(q, 3)
-    assert found.z.tolist() == [[z] for z in q.mode().tolist()]
+@pytest.mark.parametrize("space", [Bits(200), Categoricals(60, 5)], ids=repr)
+def test_assignments_that_no_one_can_list_are_no_obstacle(space: Factorised) -> None:
+    q = space.plain(torch.randn(2, *space.scores_shape).double())
+    found = likeliest(q, space, 3)
+    assert found.z.shape == (2, 3, *space.z_shape)
+    assert torch.equal(found.z[:, 0], q.mode())
     torch.testing.assert_close(found.probability, q.log_prob(found.z).exp())
+    assert found.support.tolist() == pytest.approx([float(space.count)] * 2)
+
+
+class Unlisted(Distribution):
+    """Another distribution, of which no support is known."""
+
+    def __init__(self, other: Distribution) -> None:
+        super().__init__(other.scores, other.log_volume)
+        self.other = other
+
+    def sample(self, sampler: Sampler, samples: int) -> Tensor:
+        return self.other.sample(sampler, samples)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.other.log_prob(z)
+
+    def entropy(self) -> Tensor:
+        return self.other.entropy()
+
+    def mode(self) -> Tensor:
+        return self.other.mode()
+
+
+@pytest.mark.parametrize("space", SPACES, ids=repr)
+def test_a_support_that_cannot_be_listed_leaves_the_mode(space: Factorised) -> None:
+    q = Unlisted(plain_and_sparse(space)[0])
+    found = likeliest(q, space, 3)
+    assert torch.equal(found.z, q.mode()[:, None])
+    torch.testing.assert_close(found.probability, q.log_prob(found.z).exp())
+    assert found.support.tolist() == [torch.inf] * ROWS
 
 
 @pytest.fixture

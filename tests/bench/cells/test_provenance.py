@@ -15,7 +15,7 @@ from bench.cells.provenance import environment, provenance
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A checkout of a project with files like ours, which provenance is asked of."""
     for name in ("run_bench.py", "bench/cells/step.py", "README.md"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("one\n")
     git(tmp_path, "init", "-q")
     commit(tmp_path)

@@ -54,12 +54,12 @@ def test_a_grid_is_timed_one_cell_at_a_time_and_stored(
     here: Here, tiny: Path, tmp_path: Path
 ) -> None:
     command = (
-        "--profile", tiny, "--timing", "--tasks", "ssvae,bitvector",
-        "--estimators", "dense,none,sfe,sparsemap", "--seeds", 2, "--out", tmp_path / "times",
+        "--profile", tiny, "--timing", "--tasks", "ssvae,bitvector", "--seeds", 2,
+        "--estimators", "dense,none,sfe,sparsemap-budget", "--out", tmp_path / "times",
     )  # fmt: skip
     done = here(*command)
     assert done.returncode == 0, done.stderr
-    assert "16 cells:\n  14 ok\n   2 skipped" in done.stdout  # no SparseMAP of a class
+    assert "16 cells:\n  14 ok\n   2 skipped" in done.stdout  # no budget of a class
     table = load_timing(tmp_path / "times")
     ok = table[table["status"] == "ok"]
     assert len(ok) == 14 * REPETITIONS

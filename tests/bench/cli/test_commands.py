@@ -114,7 +114,7 @@ def test_estimators_are_listed_by_wing_in_words_that_are_whole(width: int) -> No
     for name, estimator in all_estimators().items():
         (row,) = [row for row in rows if row[0] == name]
         assert row[1] == estimator.bias
-        assert row[2] in ("relaxed z", "hard z")
+        assert row[2] == ("slopes" if estimator.takes_slopes else "costs")
     assert max(map(len, table)) <= width
     assert sum(line[0] == "├" for line in table) == len(wings()) - 1
 

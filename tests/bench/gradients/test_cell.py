@@ -20,12 +20,13 @@ def test_cells_are_one_setting_turned_and_rows_the_groups(profile: Profile, tmp_
     how = {"checkpoints": [0.0, 1.0], "warm_up": 3, "draws": 32, "batches": 2}
     quick = profile.model_copy(update={"gradients": how})
     models = plan(["bitvector"], ["dense"], 1, quick)
-    grid = plan(["bitvector"], ["sfe", "sum-and-sample"], 1, quick)
+    quick = quick.with_values("bitvector", "topk-sparsemax", {"settings.k": 17})
+    grid = plan(["bitvector"], ["sfe", "topk-sparsemax"], 1, quick)
     planned = plan_gradients(grid, models, quick)
     samples = [item.cell.estimator_settings.get("samples") for item in planned if not item.skip]
     assert samples == [1, 4, 16]
     assert [item.skip for item in planned if item.skip] == [
-        "sum-and-sample takes categorical latents only"
+        "topk-sparsemax has k = 17, above all 16 assignments"
     ]
     assert len({item.cell.key for item in planned}) == 4
     assert [item.cell.name for item in planned[:2]] == [
@@ -65,7 +66,7 @@ def test_rows_compare_with_the_exact_gradient_of_the_estimators_own_q(
     trainer.estimator.double()
     drawn = [trainer.task.training_batch(FIXED_STEP + i, trainer.streams) for i in range(2)]
     batches = [Gradients(trainer.task, batch, entropy_weight) for batch in drawn]
-    dense = Dense.make(trainer.estimator.latent)
+    dense = Dense.make(trainer.estimator.space)
     own = joint([batch.exact(trainer.estimator) for batch in batches])
     plain = joint([batch.exact(dense) for batch in batches])
     sizes = {name: sum(p.numel() for p in batches[0].groups[name]) for name in batches[0].groups}
@@ -112,7 +113,7 @@ def test_models_are_those_of_the_training(profile: Profile, tmp_path: Path) -> N
     for name, value in trainer.task.state_dict().items():
         assert torch.equal(value, state[name])
     trainer.task.double()  # and the exact gradients with them are of these, batch by batch
-    dense = Dense.make(trainer.estimator.latent)
+    dense = Dense.make(trainer.estimator.space)
     for number, batch in enumerate(fixed_batches(trainer, 2)):
         kept, again = torch.load(checkpoint.plain(number)), batch.exact(dense)
         assert all(torch.equal(kept[group], again[group]) for group in GROUPS)

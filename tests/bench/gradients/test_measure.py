@@ -17,14 +17,23 @@ from bench.gradients.cell import fixed_batches
 from bench.gradients.measure import GROUPS, Gradients, GradientSettings, joint, measure, warm_up
 from bench.gradients.statistics import Quality
 from bench.profiles.profile import Profile
-from estimators.base import Estimator, Latent
+from estimators.base import Estimator
 from estimators.registry import all_estimators
 from estimators.sampled.baselines import MovingAverage
 from estimators.sampler import Sampler
+from estimators.spaces import Space
 from estimators.summed.support_sum import Dense
 from tasks.base import Encoding, Task
 from tasks.streams import Streams
-from tests.estimators.contract import BITS, CATEGORICAL, Problem, network, steep
+from tests.estimators.contract import (
+    BITS,
+    CATEGORICAL,
+    FEATURES,
+    SEVERAL,
+    Problem,
+    network,
+    steep,
+)
 from tests.estimators.every_outcome import EveryOutcome
 
 SETTINGS = GradientSettings(precision=0.005, draws=256)
@@ -40,32 +49,34 @@ class TinyModel(nn.Module):
     A batch is how many rows it has, all alike, and what is added to the first score.
     """
 
+    name = "tiny"
     latent_weight = 1.0
     entropy_weight = 1.0
     activation_size = 1
 
-    def __init__(self, latent: Latent, constant: float = 0.0) -> None:
+    def __init__(self, space: Space, constant: float = 0.0) -> None:
         super().__init__()
-        self.problem = Problem.random(latent)
+        self.problem = Problem.random(space)
         self.constant = constant
         self.scores = nn.Parameter(self.problem.scores.clone())
         self.theta = nn.Parameter(self.problem.theta.clone())
 
     def encode(self, batch: object) -> Encoding:
         rows, shift = cast(tuple[int, float], batch)
-        features = torch.ones(rows, self.problem.latent.features, dtype=torch.float64)
+        features = torch.ones(rows, FEATURES, dtype=torch.float64)
         context = (self.theta.expand(rows, -1),)
         first = torch.zeros_like(self.scores)
-        first[0] = shift
-        return Encoding((self.scores + first).expand(rows, -1) * 1.0, features, context)
+        first.view(-1)[0] = shift
+        scores = (self.scores + first).expand(rows, *self.scores.shape) * 1.0
+        return Encoding(scores, features, context)
 
     def cost(self, context: tuple[Tensor, ...], z: Tensor, row: Tensor) -> Tensor:
         return self.constant + network(self.problem.point(z), context[0][row])
 
 
-def make(name: str, latent: Latent, **settings: object) -> Estimator:
+def make(name: str, space: Space, **settings: object) -> Estimator:
     torch.manual_seed(0)
-    return all_estimators()[name].make(latent, **settings).double()
+    return all_estimators()[name].make(space, features=FEATURES, **settings).double()
 
 
 def batches_of(model: TinyModel, rows: int = 1) -> list[Gradients]:
@@ -103,9 +114,10 @@ def enumerated(estimator: Estimator, model: TinyModel) -> tuple[Tensor, float]:
     return torch.stack(means), sum(variances) / len(variances)
 
 
-UNBIASED: list[tuple[str, dict[str, int]]] = [
+UNBIASED: list[tuple[str, dict[str, object]]] = [
     ("sfe", {"samples": 1}),
     ("sfe", {"samples": 2}),
+    ("sfe", {"entropy": "sampled"}),
     ("sfe-ma", {}),
     ("sfe-learned", {}),
     ("sfe-selfcritic", {}),
@@ -124,7 +136,7 @@ def with_state(estimator: Estimator) -> Estimator:
 
 
 @pytest.mark.parametrize(("name", "settings"), UNBIASED)
-def test_mean_and_variance_are_the_enumerated_ones(name: str, settings: dict[str, int]) -> None:
+def test_mean_and_variance_are_the_enumerated_ones(name: str, settings: dict[str, object]) -> None:
     estimator = with_state(make(name, CATEGORICAL, **settings))
     model = TinyModel(CATEGORICAL)
     found, cost = measured(estimator, model)
@@ -154,19 +166,21 @@ def test_slopes_and_oracle_calls_are_of_one_estimate(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("name", "latent"),
+    ("name", "space"),
     [
         ("dense", CATEGORICAL),
         ("dense", BITS),
         ("sparsemax", CATEGORICAL),
         ("sparsemax", BITS),
+        ("sparsemap", SEVERAL),
         ("sparsemap", BITS),
+        ("topk-sparsemax", SEVERAL),
         ("topk-sparsemax", BITS),
     ],
 )
-def test_exact_sums_have_neither_bias_nor_variance(name: str, latent: Latent) -> None:
+def test_exact_sums_have_neither_bias_nor_variance(name: str, space: Space) -> None:
     settings = {"k": 4} if name == "topk-sparsemax" else {}
-    found, cost = measured(make(name, latent, **settings), TinyModel(latent))
+    found, cost = measured(make(name, space, **settings), TinyModel(space))
     for group in GROUPS:
         quality = found[group]
         assert quality.bias_high <= 1e-12 * quality.exact_norm
@@ -215,8 +229,8 @@ def test_summing_lowers_the_variance_of_the_same_baseline(k: int, samples: int) 
     """
     model = TinyModel(CATEGORICAL)
     with torch.no_grad():
-        model.scores[0] += 3
-    rest = 1 - float(model.scores.detach().softmax(dim=0).topk(k).values.sum())
+        model.scores[0, 0] += 3
+    rest = 1 - float(model.scores.detach()[0].softmax(dim=0).topk(k).values.sum())
     assert rest * (k + samples) <= samples
     summed = with_state(make("sum-and-sample", CATEGORICAL, k=k, samples=samples))
     found = enumerated(summed, model)[1]
@@ -288,7 +302,7 @@ def test_an_exact_gradient_in_parts_is_the_whole_one(monkeypatch: pytest.MonkeyP
     """Rows a few at a time, and the rows' own context with them."""
     task = build_task("bitvector", {"bits": 3, "hidden": 8}, 5, 0, None).double()
     one = Gradients(task, task.training_batch(0, Streams(0)), 1.0)
-    dense = Dense.make(Latent("bits", 3, task.features))
+    dense = Dense.make(task.space)
     whole, seen = one.exact(dense), []
     monkeypatch.setattr(gradients, "SUMMED_AT_ONCE", 16)
     parts = one.exact(dense, seen.append)

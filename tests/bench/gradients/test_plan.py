@@ -30,9 +30,11 @@ def test_samplers_are_measured_at_equal_calls(profile: Profile, name: str) -> No
     task, estimator = "signal_game", all_estimators()[name]
     (item,) = plan([task], [name], 1, profile)
     latent = cell_latent(item.cell, None)
-    calls = {estimator.make(latent, **item.cell.estimator_settings).calls_per_row}
-    for settings in turned(profile, task, name)["samples"]:
-        calls.add(estimator.make(latent, **settings).calls_per_row)
+    every = [item.cell.estimator_settings, *turned(profile, task, name)["samples"]]
+    calls = {
+        estimator.make(latent.space, features=latent.features, **settings).calls_per_row
+        for settings in every
+    }
     assert calls >= {4, 16}
 
 
@@ -85,5 +87,5 @@ def test_too_many_bits_are_skipped_with_the_reason(
     larger = profile.model_copy(update={"tasks": tasks})
     grid = plan(["bitvector"], ["sfe"], 1, larger)
     (first, *_) = plan_gradients(grid, grid, larger)
-    wanted = "the exact gradient needs all 2^17 bit-vectors; at most 2^16"
+    wanted = "the exact gradient sums over every z: at most 65536, not Bits(17)"
     assert first.skip == (wanted if refused else None)

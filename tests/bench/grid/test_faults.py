@@ -199,13 +199,13 @@ def test_whatever_happens_every_cell_has_its_outcome(
     wild = "[tasks.ssvae.estimators.dense.training]\nlearning_rate = 1e30\n"
     tiny.write_text(tiny.read_text() + wild)
     out = tmp_path / "results"
-    names = "slow,fail,die,dense,sparsemap,none"
+    names = "slow,fail,die,dense,sparsemap-budget,none"
     arguments = ("--tasks", "ssvae", "--estimators", names, "--seeds", 1, "--out", out)
     told = ended(start(*arguments, "--jobs", 2, "--time-limit", "30s"))
     statuses = {name.split("/")[1]: status for name, status in told.items()}
     assert statuses == {
         "slow": "timeout", "fail": "failed", "die": "failed", "dense": "diverged",
-        "sparsemap": "skipped", "none": "ok",
+        "sparsemap-budget": "skipped", "none": "ok",
     }  # fmt: skip
     rows = load_results(out).groupby("estimator").last()
     assert rows["status"].to_dict() == statuses

@@ -49,10 +49,10 @@ def test_results_come_back_and_are_those_of_this_machine(
     profile: Profile, execution: Execution
 ) -> None:
     """Rows, examples and failures, from workers that know nothing of the results folder."""
-    planned = plan(["ssvae"], ["sfe", "none", "sparsemap"], 1, profile)
+    planned = plan(["ssvae"], ["sfe", "none", "sparsemap-budget"], 1, profile)
     cells = {item.cell.estimator: item.cell for item in planned}
     outcomes = {o.cell.estimator: o.status for o in run_cells(planned, execution)}
-    assert outcomes == {"sfe": "ok", "none": "ok", "sparsemap": "skipped"}
+    assert outcomes == {"sfe": "ok", "none": "ok", "sparsemap-budget": "skipped"}
     assert examples_path(execution.results, cells["sfe"]).is_file()
     assert not (execution.results / "running").exists()
     again = run_cells(planned, execution)

@@ -24,7 +24,7 @@ PAIRS = [
     (task.name, estimator.name)
     for task in all_tasks().values()
     for estimator in all_estimators().values()
-    if task.family in estimator.families
+    if issubclass(task.space_type, estimator.spaces)
 ]
 
 
@@ -34,6 +34,11 @@ class Spy:
     def __init__(self, settings: BaseModel) -> None:
         self._settings = settings
         self.read: dict[str, Any] = {}
+
+    @property
+    def __class__(self) -> type:
+        """For whoever checks the type of settings."""
+        return type(self._settings)
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._settings, name)
@@ -76,9 +81,9 @@ def test_every_value_arrives(
     estimator_class = all_estimators()[estimator]
     build = estimator_class.__init__
 
-    def built(self: Any, latent: Any, settings: Any) -> None:
+    def built(self: Any, space: Any, settings: Any, features: int) -> None:
         spies.append(Spy(settings))
-        build(self, latent, spies[-1])
+        build(self, space, spies[-1], features)
 
     monkeypatch.setattr(estimator_class, "__init__", built)
     for values in corners(start):

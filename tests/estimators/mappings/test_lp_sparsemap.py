@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from estimators.base import Latent
 from estimators.mappings import bit_marginals, lp_sparsemap, sparsemap_bits
+from estimators.spaces import Bits
 from estimators.summed.sparse import SparseMAP
 
 reference = pytest.mark.skipif(
@@ -71,7 +71,7 @@ def test_it_can_be_chosen_as_the_solver() -> None:
     wanted = bit_marginals(scores)
     assert (solution.residual < 1e-4).all()
     torch.testing.assert_close(solution.marginals, wanted)
-    estimator = SparseMAP.make(Latent("bits", 6, 1), solver="lp-sparsemap")
+    estimator = SparseMAP.make(Bits(6), solver="lp-sparsemap")
     q = estimator.distribution(scores)
     (gradient,) = torch.autograd.grad(q.entropy().sum(), scores)
     assert torch.isfinite(gradient).all()

@@ -7,9 +7,9 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor
 
-from estimators.base import Latent
 from estimators.relaxed.gumbel import GumbelSoftmax, StraightThroughGumbel
 from estimators.sampler import Sampler
+from estimators.spaces import Bits, Categoricals, Space
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
@@ -23,14 +23,15 @@ from tests.estimators.contract import (
 
 NODES = 200_000
 TEMPERATURE = 0.7
-PAIR = Latent("categorical", 2, 3)
-BIT = Latent("bits", 1, 3)
+PAIR = Categoricals(1, 2)
+BIT = Bits(1)
 
 
-class Quadrature:
+class Quadrature(Sampler):
     """Deals the midpoints of NODES equal slices of the noise's distribution to the rows."""
 
     def __init__(self) -> None:
+        super().__init__()
         u = (torch.arange(NODES, dtype=torch.float64) + 0.5) / NODES
         self.noise = u.logit()
 
@@ -41,7 +42,7 @@ class Quadrature:
     def gumbel(self, like: Tensor, samples: int) -> Tensor:
         """Of two Gumbel variables only the difference matters, which is logistic."""
         assert samples == 1
-        return torch.stack([self.noise, torch.zeros_like(self.noise)], dim=1)[:, None, :]
+        return torch.stack([self.noise, torch.zeros_like(self.noise)], dim=1)[:, None, None, :]
 
 
 def integral(f: Callable[[float], float], breakpoint_at: float) -> float:
@@ -55,29 +56,29 @@ def integral(f: Callable[[float], float], breakpoint_at: float) -> float:
     return float(below + above)
 
 
-def point_of(latent: Latent, share: Tensor) -> Tensor:
+def point_of(space: Space, share: Tensor) -> Tensor:
     """The relaxed point (1, P) with a share in [0, 1] on the bit, or on the first category."""
-    return torch.stack([share, 1 - share])[None] if latent.size == 2 else share.view(1, 1)
+    return torch.stack([share, 1 - share])[None] if space == PAIR else share.view(1, 1)
 
 
-def log_odds(latent: Latent, scores: Tensor) -> Tensor:
-    return scores[0] - scores[1] if latent.size == 2 else scores[0]
+def log_odds(space: Space, scores: Tensor) -> Tensor:
+    return scores[0, 0] - scores[0, 1] if space == PAIR else scores[0]
 
 
-def soft_share(latent: Latent, scores: Tensor, noise: float) -> Tensor:
-    return ((log_odds(latent, scores) + noise) / TEMPERATURE).sigmoid()
+def soft_share(space: Space, scores: Tensor, noise: float) -> Tensor:
+    return ((log_odds(space, scores) + noise) / TEMPERATURE).sigmoid()
 
 
 @pytest.mark.parametrize("f", COSTS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("latent", [PAIR, BIT], ids=lambda latent: latent.family)
-def test_gumbel_is_exact_for_the_relaxed_cost(latent: Latent, f: CostFunction) -> None:
-    problem = Problem.random(latent, seed=4)
-    estimator = GumbelSoftmax.make(latent, initial=TEMPERATURE)
+@pytest.mark.parametrize("space", [PAIR, BIT], ids=repr)
+def test_gumbel_is_exact_for_the_relaxed_cost(space: Space, f: CostFunction) -> None:
+    problem = Problem.random(space, seed=4)
+    estimator = GumbelSoftmax.make(space, initial=TEMPERATURE)
     found = run(estimator, problem, f, Quadrature(), NODES)
 
     def relaxed(scores: Tensor, theta: Tensor) -> Tensor:
         def cost(noise: float) -> float:
-            return float(f(point_of(latent, soft_share(latent, scores, noise)), theta[None]))
+            return float(f(point_of(space, soft_share(space, scores, noise)), theta[None]))
 
         return torch.tensor(integral(cost, 0.0), dtype=torch.float64)
 
@@ -91,48 +92,48 @@ def test_gumbel_is_exact_for_the_relaxed_cost(latent: Latent, f: CostFunction) -
 
 
 @pytest.mark.parametrize("f", COSTS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("latent", [PAIR, BIT], ids=lambda latent: latent.family)
-def test_straight_through_scores_gradient(latent: Latent, f: CostFunction) -> None:
+@pytest.mark.parametrize("space", [PAIR, BIT], ids=repr)
+def test_straight_through_scores_gradient(space: Space, f: CostFunction) -> None:
     """E[∂f/∂z at the vertex · ∂(relaxed z)/∂scores], by quadrature on either side of the switch."""
-    problem = Problem.random(latent, seed=4)
+    problem = Problem.random(space, seed=4)
     found = run(
-        StraightThroughGumbel.make(latent, initial=TEMPERATURE), problem, f, Quadrature(), NODES
+        StraightThroughGumbel.make(space, initial=TEMPERATURE), problem, f, Quadrature(), NODES
     )
-    switch = -float(log_odds(latent, problem.scores))
+    switch = -float(log_odds(space, problem.scores))
     slopes = {}
     for on in (0.0, 1.0):
         share = torch.tensor(on, dtype=torch.float64, requires_grad=True)
-        (slope,) = torch.autograd.grad(f(point_of(latent, share), problem.theta[None]).sum(), share)
+        (slope,) = torch.autograd.grad(f(point_of(space, share), problem.theta[None]).sum(), share)
         slopes[on] = float(slope)
 
     def integrand(noise: float) -> float:
-        share = float(soft_share(latent, problem.scores, noise))
+        share = float(soft_share(space, problem.scores, noise))
         return slopes[float(noise > switch)] * share * (1 - share) / TEMPERATURE
 
     wanted = integral(integrand, switch)
-    gradient = [wanted, -wanted] if latent.size == 2 else [wanted]
+    gradient = [[wanted, -wanted]] if space == PAIR else [wanted]
     torch.testing.assert_close(
         found.scores.mean(dim=0), torch.tensor(gradient, dtype=torch.float64), rtol=1e-4, atol=1e-4
     )
 
 
-def check_straight_through(estimator: type[StraightThroughGumbel], latent: Latent) -> None:
+def check_straight_through(estimator: type[StraightThroughGumbel], space: Space) -> None:
     """Value and decoder gradient are unbiased: the vertices are samples of q."""
     draws = 100_000
-    problem = Problem.random(latent, seed=6)
-    instance = estimator.make(latent, initial=TEMPERATURE)
+    problem = Problem.random(space, seed=6)
+    instance = estimator.make(space, initial=TEMPERATURE)
     for f in COSTS:
         wanted = exact(instance, problem, f)
         found = run(instance, problem, f, Sampler(torch.Generator().manual_seed(8)), draws)
-        limit = stats.norm.isf(0.001 / (2 * len(COSTS) * (1 + latent.size)))
+        limit = stats.norm.isf(0.001 / (2 * len(COSTS) * (1 + space.size)))
         for drawn, target in ((found.value[:, None], wanted.value), (found.theta, wanted.theta)):
             error = (drawn.mean(dim=0) - target).abs()
             assert (error <= limit * drawn.std(dim=0) / draws**0.5 + 1e-9).all()
 
 
-@pytest.mark.parametrize("latent", [CATEGORICAL, BITS], ids=lambda latent: latent.family)
-def test_straight_through_samples_q(latent: Latent) -> None:
-    check_straight_through(StraightThroughGumbel, latent)
+@pytest.mark.parametrize("space", [CATEGORICAL, BITS], ids=repr)
+def test_straight_through_samples_q(space: Space) -> None:
+    check_straight_through(StraightThroughGumbel, space)
 
 
 def test_temperature_falls_in_steps_to_its_minimum() -> None:

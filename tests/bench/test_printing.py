@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from bench.cli.printing import WIDE, print_line, print_table
+from bench.printing import WIDE, print_line, print_table
 
 HEADER = ("", *(f"metric {n} (nats)" for n in range(4)), "settings")
 ROWS = [

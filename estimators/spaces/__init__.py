@@ -1,0 +1,7 @@
+"""Latent spaces: one file each, with its plain q."""
+
+from estimators.spaces.base import Factorised, Space
+from estimators.spaces.bits import Bits
+from estimators.spaces.categoricals import Categoricals
+
+__all__ = ["Bits", "Categoricals", "Factorised", "Space"]

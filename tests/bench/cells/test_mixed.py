@@ -1,0 +1,115 @@
+"""A q that is no list of assignments is evaluated on its own samples, under its own prior."""
+
+import math
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.cells.evaluation import EvaluationSettings, evaluate, log_evidence
+from bench.cells.examples import likeliest
+from bench.cells.step import CountedCost
+from estimators.base import Estimator
+from estimators.sampler import Sampler
+from estimators.spaces import Bits
+from estimators.spaces.distribution import Distribution
+from tasks.base import Context, Encoding, Task
+from tasks.streams import Streams
+
+BITS, ROWS = 3, 40
+FACES = torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+"""Probability of 0, of 1, and of between, where z is uniform."""
+
+
+class Atoms(Distribution):
+    """Each bit is 0, 1 or uniform between, whatever the scores are."""
+
+    def __init__(self, scores: Tensor) -> None:
+        super().__init__(scores, BITS * math.log(3))
+
+    def sample(self, sampler: Sampler, samples: int) -> Tensor:
+        rows = len(self.scores)
+        face = sampler.categorical(FACES.expand(rows, BITS, 3), samples)
+        between = sampler.logistic(self.scores, samples).sigmoid()
+        return torch.where(face == 2, between, face.double())
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        face = torch.where(z == 0, 0, torch.where(z == 1, 1, 2))
+        return FACES[face].log().sum(dim=2)
+
+    def entropy(self) -> Tensor:
+        return self.scores.new_full(
+            (len(self.scores),), BITS * float(torch.special.entr(FACES).sum())
+        )
+
+    def mode(self) -> Tensor:
+        return torch.zeros_like(self.scores)
+
+
+class Model:
+    """f(z) = Σ (z − ½)²: 1/4 at an atom, 1/12 on average between."""
+
+    name, space = "test", Bits(BITS)
+    entropy_weight, is_likelihood, prior_in_cost = 1.0, True, False
+    activation_size, pixels = 1, 10
+
+    def evaluation_batches(self, split: str, size: int, streams: Streams) -> list[int]:
+        return [0]
+
+    def encode(self, batch: object) -> Encoding:
+        scores = torch.zeros(ROWS, BITS, dtype=torch.float64)
+        return Encoding(scores, scores, ())
+
+    def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
+        return (z - 0.5).square().sum(dim=1)
+
+    def correct(self, encoding: Encoding, z: Tensor) -> None:
+        return None
+
+
+def evaluated(task: Task, settings: EvaluationSettings) -> dict[str, float | None]:
+    estimator = cast(Estimator, SimpleNamespace(distribution=Atoms))
+    return evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
+
+
+def test_its_elbo_is_against_the_prior_of_largest_entropy() -> None:
+    found = evaluated(cast(Task, Model()), EvaluationSettings(samples=2000, nll_samples=4000))
+    cost = BITS * (0.7 / 4 + 0.3 / 12)
+    entropy = BITS * float(torch.special.entr(FACES).sum())
+    assert found["entropy"] == pytest.approx(entropy)
+    assert found["distortion"] == pytest.approx(cost, abs=0.01)
+    assert found["rate"] == pytest.approx(BITS * math.log(3) - entropy)
+    assert found["elbo"] == pytest.approx(-cost - BITS * math.log(3) + entropy, abs=0.01)
+    assert found["support_mean"] is None
+    assert found["support_max"] is None
+
+
+def test_its_likelihood_is_over_points_and_all_between_them() -> None:
+    """p(x) = Π (2 e^{−1/4} + ∫ e^{−(z−½)²}) / 3 of the model above."""
+    task = cast(Task, Model())
+    between = math.sqrt(math.pi) * math.erf(0.5)
+    wanted = BITS * math.log((2 * math.exp(-0.25) + between) / 3)
+    q = Atoms(torch.zeros(ROWS, BITS, dtype=torch.float64))
+    sampler, settings = Sampler(torch.Generator().manual_seed(0)), EvaluationSettings()
+    found, effective = log_evidence(CountedCost(task), (), q, sampler, settings)
+    assert float(found.mean()) == pytest.approx(wanted, abs=0.01)
+    assert (effective > 0.5 * settings.nll_samples).all()
+
+
+def test_a_prior_in_the_cost_is_no_other() -> None:
+    task = Model()
+    task.prior_in_cost = True
+    found = evaluated(cast(Task, task), EvaluationSettings(samples=2000))
+    assert found["elbo"] == pytest.approx(found["entropy"] - found["expected_cost"])  # type: ignore[operator]
+    assert found["rate"] is None
+    assert found["distortion"] is None
+
+
+def test_its_mode_alone_is_shown() -> None:
+    q = Atoms(torch.zeros(2, BITS, dtype=torch.float64))
+    found = likeliest(q, Bits(BITS), 8)
+    assert found.z.shape == (2, 1, BITS)
+    torch.testing.assert_close(found.probability, torch.full((2, 1), 0.5**3).double())
+    assert found.support.isinf().all()

@@ -1,0 +1,274 @@
+"""The step: objectives, the estimator's own loss, and the face for other people's models."""
+
+import math
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from estimators import Bits, Categoricals, expected_cost, make, step
+from estimators.base import Estimate, Estimator, Evaluated, Objective, Proposal
+from estimators.sampled.score_function import NVIL, ScoreFunction
+from estimators.sampler import Sampler
+from estimators.shapes import ShapeError
+from estimators.spaces import Space
+from estimators.spaces.distribution import Distribution
+from estimators.step import take_step
+from tests.estimators.contract import (
+    BITS,
+    FEATURES,
+    CostFunction,
+    Problem,
+    central_differences,
+    expectation,
+    network,
+    run,
+)
+from tests.estimators.test_contract import CASES
+
+
+class MultiSample(ScoreFunction):
+    """The K-sample bound with VIMCO's signal (Mnih & Rezende 2016), as plainly as can be.
+
+    L = log mean w, w = exp −(f + log q); ∇L = Σ_k (L − L₋ₖ) ∇log q_k + Σ_k w̃_k ∇log w_k.
+    """
+
+    name = "multi-sample"
+    objective: ClassVar[Objective] = "multi-sample"
+
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
+        return replace(super().propose(q, features, sampler), decoder_weight=None)
+
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        log_w = -evaluated.costs.view(-1, self.settings.samples)
+        count = log_w.shape[1]
+        bound = log_w.logsumexp(dim=1) - math.log(count)
+        share = log_w.softmax(dim=1)
+        others = log_w[:, None].expand(-1, count, -1)
+        own = torch.eye(count, dtype=torch.bool)
+        mean = (log_w.sum(dim=1, keepdim=True) - log_w) / (count - 1)
+        without = torch.where(own, mean[:, :, None], others).logsumexp(dim=2) - math.log(count)
+        log_q = q.log_prob(proposal.extras["z"])
+        signal = (bound[:, None] - without) - share  # log w has −log q in it
+        return Estimate(-bound, -(signal * log_q).sum(dim=1), decoder_weight=share.flatten())
+
+
+def exact_bound(problem: Problem, f: CostFunction, samples: int) -> tuple[Tensor, Tensor, Tensor]:
+    """−E[log mean w] over every tuple of samples, and its gradients by central differences."""
+    z = problem.assignments()
+    tuples = torch.cartesian_prod(*[torch.arange(len(z))] * samples).view(-1, samples)
+
+    def value(scores: Tensor, theta: Tensor) -> Tensor:
+        log_q = problem.space.plain(scores[None]).log_prob(z[None])[0]
+        log_w = -f(problem.point(z), theta.expand(len(z), -1)) - log_q
+        bound = log_w[tuples].logsumexp(dim=1) - math.log(samples)
+        return -(log_q[tuples].sum(dim=1).exp() * bound).sum()
+
+    scores, theta = problem.scores, problem.theta
+    with torch.no_grad():
+        return (
+            value(scores, theta),
+            central_differences(lambda s: value(s, theta), scores),
+            central_differences(lambda t: value(scores, t), theta),
+        )
+
+
+@pytest.mark.parametrize("space", [Bits(2), Categoricals(1, 3), Categoricals(2, 2)], ids=repr)
+def test_a_bound_on_several_samples_can_be_descended(space: Space) -> None:
+    problem = Problem.random(space)
+    estimator = MultiSample.make(space, samples=2).double()
+    found = expectation(estimator, problem, network, entropy_weight=1.0)
+    wanted = exact_bound(problem, network, 2)
+    for value, target in zip((found.value, found.scores, found.theta), wanted, strict=True):
+        torch.testing.assert_close(value, target, rtol=1e-6, atol=1e-7)
+
+
+def test_the_step_adds_no_entropy_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above would see it."""
+    problem = Problem.random(Bits(2))
+    estimator = MultiSample.make(problem.space, samples=2).double()
+    right = expectation(estimator, problem, network, entropy_weight=1.0)
+    calls = iter([True, False] * 100)  # true where log q is added, false where the entropy is
+    monkeypatch.setattr(MultiSample, "log_q_in_costs", property(lambda self: next(calls)))
+    wrong = expectation(estimator, problem, network, entropy_weight=1.0)
+    assert not torch.allclose(right.scores, wrong.scores)
+
+
+class Leaking(NVIL):
+    """Its own loss is of the scores as well."""
+
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        right = super().combine(q, proposal, evaluated)
+        assert right.own_loss is not None
+        return replace(right, own_loss=right.own_loss * (1 + q.scores.square().sum()))
+
+
+def check_own_loss(estimator: Estimator) -> None:
+    """The encoder's gradient is what it is without an own loss, and the estimator has one."""
+    problem = Problem.random(BITS)
+    scores = problem.scores.expand(4, -1).clone().requires_grad_()
+    features = torch.ones(4, FEATURES, dtype=torch.float64)
+
+    def gradients(of: Estimator) -> tuple[Tensor, list[Tensor]]:
+        taken = take_step(
+            of, scores, features, lambda context, z, row: z.sum(dim=1), (),
+            Sampler(torch.Generator().manual_seed(0)), entropy_weight=1.0, scale=0.25,
+        )  # fmt: skip
+        own = [*of.parameters()]
+        first, *others = torch.autograd.grad(taken.loss, [scores, *own], allow_unused=True)
+        return first, others
+
+    encoder, own = gradients(estimator)
+
+    class Without(type(estimator)):  # type: ignore[misc]
+        def combine(self, *given: object) -> Estimate:
+            return replace(super().combine(*given), own_loss=None)
+
+    bare = Without(BITS, estimator.settings, FEATURES).double()
+    bare.load_state_dict(estimator.state_dict())
+    torch.testing.assert_close(encoder, gradients(bare)[0])
+    assert all(gradient is not None for gradient in own)
+
+
+@pytest.mark.parametrize("kind", [NVIL, Leaking])
+def test_an_own_loss_reaches_its_own_parameters_alone(kind: type[NVIL]) -> None:
+    check_own_loss(kind.make(BITS, features=FEATURES).double())
+
+
+def test_an_own_loss_that_reaches_the_encoder_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "_confined", lambda own_loss, estimator: own_loss)
+    with pytest.raises(AssertionError):
+        check_own_loss(Leaking.make(BITS, features=FEATURES).double())
+
+
+@pytest.mark.parametrize(("estimator", "space", "settings"), CASES)
+def test_the_face_has_the_gradient_of_the_harness(
+    estimator: type[Estimator], space: Space, settings: dict[str, object]
+) -> None:
+    """Value and gradients, for all that the same noise gives: of scores, decoder and own."""
+    problem = Problem.random(space)
+    generator = torch.Generator()
+    found = []
+    for at_once in (None, 10**9, 3):
+        torch.manual_seed(0)
+        instance = estimator.make(space, features=FEATURES, **settings).double()
+        scores = problem.scores.expand(5, *space.scores_shape).clone().requires_grad_()
+        theta = problem.theta.clone().requires_grad_()
+        features = torch.ones(5, FEATURES, dtype=torch.float64)
+        generator.manual_seed(1)
+
+        def cost(z: Tensor, row: Tensor, theta: Tensor = theta) -> Tensor:
+            return network(problem.point(z), theta.expand(len(z), -1))
+
+        if at_once is None:
+            loss = expected_cost(instance, scores, cost, features=features, generator=generator)
+            value = loss.detach()
+        else:
+            taken = take_step(
+                instance, scores, features, lambda context, z, row: cost(z, row), (),
+                Sampler(generator), entropy_weight=1.0, scale=1 / 5, at_once=at_once,
+            )  # fmt: skip
+            loss, value = taken.loss, taken.objective
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        parameters = [scores, theta, *instance.parameters()]
+        gradients = (torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
+        found.append([value, *gradients])
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            torch.testing.assert_close(two, one)
+
+
+def test_the_state_moves_on_in_training_alone() -> None:
+    estimator = make("sfe-ma", Bits(2))
+    scores = torch.zeros(3, 2, requires_grad=True)
+
+    def cost(z: Tensor, row: Tensor) -> Tensor:
+        return 5 + z.sum(dim=1)
+
+    before = expected_cost(estimator.eval(), scores, cost)
+    assert before.requires_grad
+    with torch.no_grad():
+        assert not expected_cost(estimator.train(), scores, cost).requires_grad
+    assert estimator.average.value == 0
+    expected_cost(estimator, scores, cost)
+    assert estimator.average.value > 5
+    assert "average.total" in estimator.state_dict()
+
+
+def test_a_users_gradients_are_untouched_before_the_backward_pass() -> None:
+    """Most training loops clear the gradients between the loss and its backward pass."""
+    model = nn.Linear(4, 1)
+    for name in ("gumbel", "rloo", "nvil", "dense"):
+        estimator = make(name, Bits(4), features=2)
+        scores = torch.zeros(3, 4, requires_grad=True)
+        loss = expected_cost(
+            estimator, scores, lambda z, row: model(z).squeeze(1), features=torch.ones(3, 2)
+        )
+        assert all(p.grad is None for p in [*model.parameters(), *estimator.parameters()])
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert all(p.grad is not None for p in [*model.parameters(), *estimator.parameters()])
+        model.zero_grad(set_to_none=True)
+
+
+def test_mistakes_are_told_in_a_line() -> None:
+    rloo = make("rloo", Bits(2))
+    scores = torch.zeros(3, 2, requires_grad=True)
+    with pytest.raises(
+        ShapeError, match=r"the encoder gives scores of shape \(3, 4\), not \(3, 2\)"
+    ):
+        expected_cost(rloo, torch.zeros(3, 4), lambda z, row: z.sum(dim=1))
+    with pytest.raises(ShapeError, match=r"the cost gives costs of shape \(12, 2\), not \(12,\)"):
+        expected_cost(rloo, scores, lambda z, row: z)
+    with pytest.raises(ValueError, match="nvil has a network of the inputs: give features"):
+        expected_cost(make("nvil", Bits(2), features=3), scores, lambda z, row: z.sum(dim=1))
+    for name, settings, said in (
+        ("rlo", {}, "no estimator is named 'rlo': did you mean 'rloo'?"),
+        ("rloo", {"samples": 1}, "rloo: samples = 1: input should be greater than or equal to 2"),
+        ("rloo", {"sample": 3}, "rloo: there is no setting sample; there are entropy, samples"),
+        ("nvil", {}, "nvil: its baseline is a network of the inputs: give features, their number"),
+        ("topk-sparsemax", {}, "topk-sparsemax has k = 10, above all 4 assignments"),
+    ):
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            make(name, Bits(2), **settings)  # type: ignore[arg-type]
+        assert str(error.value) == said
+
+
+@pytest.mark.parametrize("name", ["sfe", "rloo", "sparsemax", "gumbel", "sum-and-sample"])
+def test_two_categories_are_a_bit(name: str) -> None:
+    """The same expected gradient for the log-odds, through enumeration or from the same noise."""
+    bits, pairs = Problem.random(Bits(3), 1), Problem.random(Categoricals(3, 2), 2)
+    half = bits.scores / 2
+    theta = torch.stack([bits.theta, torch.zeros(3)], dim=1).flatten()
+    pairs = replace(pairs, scores=torch.stack([half, -half], dim=1), theta=theta)
+    if name == "gumbel":
+        noise = Sampler(torch.Generator().manual_seed(0)).logistic(torch.zeros(1, 3).double(), 1)
+
+        class Fixed(Sampler):
+            def logistic(self, like: Tensor, samples: int) -> Tensor:
+                return noise.expand(len(like), -1, -1)
+
+            def gumbel(self, like: Tensor, samples: int) -> Tensor:
+                both = torch.stack([noise, torch.zeros_like(noise)], dim=3)
+                return both.expand(len(like), -1, -1, -1)
+
+        found = [
+            run(make(name, p.space).double(), p, sum_of_sines, Fixed(), 1) for p in (bits, pairs)
+        ]
+        one, two = found[0].scores[0], found[1].scores[0]
+    else:
+        found = [expectation(make(name, p.space).double(), p, sum_of_sines) for p in (bits, pairs)]
+        one, two = found[0].scores, found[1].scores
+    torch.testing.assert_close(found[0].value, found[1].value)
+    torch.testing.assert_close(one, two[:, 0])
+    torch.testing.assert_close(one, -two[:, 1])
+
+
+def sum_of_sines(point: Tensor, theta: Tensor) -> Tensor:
+    """Of a bit, or of a pair of which the second part has θ = 0."""
+    return (point * theta).sum(dim=1).sin()
