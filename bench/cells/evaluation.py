@@ -201,7 +201,9 @@ def published_log_evidence(
     if isinstance(q, SparseDistribution):
         of_support = _log_joint(cost, context, q.listed, space.log_assignments)
         z = space.plain(torch.zeros_like(q.scores)).sample(sampler, samples)
-        of_samples = _log_joint(cost, context, z, 0.0) - math.log(samples)
+        # The mean over uniform z is of p(x | z), or of p(x, z) where the prior is in the cost.
+        inside = space.log_assignments if cost.task.prior_in_cost else 0.0
+        of_samples = _log_joint(cost, context, z, 0.0) + inside - math.log(samples)
         log_weight = torch.cat([of_support.where(q.positive, -torch.inf), of_samples], dim=1)
     else:
         z = q.sample(sampler, samples)

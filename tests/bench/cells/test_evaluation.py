@@ -1,8 +1,10 @@
 """Evaluation against sums over every assignment."""
 
 import math
+from collections.abc import Callable
 from statistics import median_low
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -16,9 +18,11 @@ from estimators.mappings import all_bit_vectors
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
 from estimators.spaces import Categoricals
-from estimators.spaces.distribution import FiniteDistribution
-from tasks.base import Task
+from estimators.spaces.distribution import Distribution, FiniteDistribution
+from tasks.base import Context, Task
 from tasks.streams import Streams
+from tests.bench.unlisted import Unlisted
+from tests.estimators.contract import Problem, network
 from tests.estimators.every_outcome import EveryOutcome
 from tests.tasks.conftest import make_task
 
@@ -223,52 +227,134 @@ def test_the_likelihood_is_summed_over_all_categories(name: str) -> None:
     assert found["nll_effective_samples"] == task.space.count
 
 
-BIT_ESTIMATORS = ["sfe", "sparsemap", "sparsemap-budget", "topk-sparsemax"]
+BITS, CATEGORICALS = "bitvector", "categoricals"
+EVIDENCE = [
+    *((BITS, name) for name in ("sfe", "sparsemap", "sparsemap-budget", "topk-sparsemax")),
+    *((CATEGORICALS, name) for name in ("sfe", "sparsemap", "topk-sparsemax")),
+]
 
 
-def mean_estimate(name: str, scale: float, settings: EvaluationSettings) -> tuple[Tensor, ...]:
-    """Of an image: log of the mean estimate of p(x), over every outcome of its draws; log p(x) by
-    enumeration; log of the support's part of it."""
+def several_categoricals() -> Task:
+    """What evaluation may know of a task with several categorical variables: a smooth cost."""
+    space = Categoricals(2, 3)
+
+    def cost(context: Context, z: Tensor, row: Tensor) -> Tensor:
+        return network(space.point(z, torch.float64).flatten(1), context[0][row])
+
+    given = {"activation_size": 1, "prior_in_cost": False, "features": 0}
+    return cast(Task, SimpleNamespace(name=CATEGORICALS, space=space, cost=cost, **given))
+
+
+def an_image(name: str) -> tuple[Task, Context, Tensor]:
+    """A task, and one row of its context and scores."""
+    if name == CATEGORICALS:
+        problem = Problem.random(Categoricals(2, 3))
+        return several_categoricals(), (problem.theta[None],), problem.scores[None]
     task = make_task("bitvector", bits=3)
-    estimator = make(task, name)
     encoding = task.encode(task.training_batch(0, Streams(0)))
-    context, scores = (encoding.context[0][:1],), scale * encoding.scores[:1]
-    plain = task.space.plain(scores)
+    return task, (encoding.context[0][:1],), encoding.scores[:1]
+
+
+def mean_estimate(
+    task_name: str,
+    name: str,
+    scale: float,
+    settings: EvaluationSettings,
+    seen: Callable[[Distribution], Distribution] = lambda q: q,
+) -> tuple[Tensor, ...]:
+    """Of an image: log of the mean estimate of p(x), over every outcome of its draws; log p(x) by
+    enumeration; log of the support's part of it.
+
+    Args:
+        seen: what the estimate is to make of q.
+    """
+    task, context, scores = an_image(task_name)
+    estimator, scores = make(task, name), scale * scores
+    space, plain = task.space, task.space.plain(scores)
     exact, _ = log_evidence(CountedCost(task), context, plain, NO_SAMPLER, EXACT)
+    z, row = space.every(scores), torch.zeros(space.count, dtype=torch.int64)
+    by_hand = (-task.cost(context, z, row) - math.log(space.count)).logsumexp(dim=0)
+    torch.testing.assert_close(exact[0], by_hand)
 
     def estimate(sampler: EveryOutcome, rows: int) -> Tensor:
-        q = estimator.distribution(scores.expand(rows, -1))
-        assert isinstance(q, FiniteDistribution)
+        q = seen(estimator.distribution(scores.expand(rows, *space.scores_shape)))
         every = (context[0].expand(rows, -1),)
-        return log_evidence(CountedCost(task), every, q, sampler, settings)[0]  # type: ignore[arg-type]
+        return log_evidence(CountedCost(task), every, q, sampler, settings)[0]
 
     recording = EveryOutcome.recording()
     estimate(recording, 1)
     dealer = EveryOutcome(recording.draws)
     estimates = estimate(dealer, math.prod(recording.draws))
     mean = (dealer.weight.log() + estimates).logsumexp(dim=0)
-    z, row, _ = estimator.distribution(scores).support
-    of_support = (-task.cost(context, z, row) - 3 * math.log(2)).logsumexp(dim=0)
+    q = estimator.distribution(scores)
+    assert isinstance(q, FiniteDistribution)
+    z, row, _ = q.support
+    of_support = (-task.cost(context, z, row) - math.log(space.count)).logsumexp(dim=0)
     return mean, exact[0], of_support
 
 
-@pytest.mark.parametrize("name", BIT_ESTIMATORS)
+@pytest.mark.parametrize(("task", "name"), EVIDENCE)
 @pytest.mark.parametrize("scale", [1.0, 20.0])
 @torch.no_grad()
-def test_importance_sampling_is_unbiased_whatever_q_is(name: str, scale: float) -> None:
+def test_importance_sampling_is_unbiased_whatever_q_is(task: str, name: str, scale: float) -> None:
     """An odd number of samples has one left over, which is not drawn."""
     settings = EvaluationSettings(nll_max_summed=1, nll_samples=3)
-    mean, exact, _ = mean_estimate(name, scale, settings)
+    mean, exact, _ = mean_estimate(task, name, scale, settings)
     torch.testing.assert_close(mean, exact)
 
 
-@pytest.mark.parametrize("name", BIT_ESTIMATORS)
+@pytest.mark.parametrize("task", [BITS, CATEGORICALS])
+@torch.no_grad()
+def test_what_has_no_support_to_list_is_sampled(task: str) -> None:
+    """Though there would be few enough to sum over."""
+    settings = EvaluationSettings(nll_samples=2)
+    mean, exact, _ = mean_estimate(task, "sfe", 1.0, settings, Unlisted)
+    torch.testing.assert_close(mean, exact)
+
+
+@torch.no_grad()
+def test_a_support_that_is_not_known_is_in_no_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make_task("bitvector")
+    estimator = make(task, "sfe")
+    listed = evaluate(task, estimator, CountedCost(task), EXACT, "validation", Streams(0))
+    plain = estimator.distribution
+    monkeypatch.setattr(estimator, "distribution", lambda scores: Unlisted(plain(scores)))
+    settings, cost = EvaluationSettings(samples=500), CountedCost(task)
+    found = evaluate(task, estimator, cost, settings, "validation", Streams(0))
+    assert [found[f"support_{which}"] for which in ("mean", "median", "max")] == [None] * 3
+    assert cost.calls["evaluation"] == 500 * len(task.part("validation").inputs)
+    assert found["entropy"] == listed["entropy"]
+    assert found["elbo"] == pytest.approx(listed["elbo"], rel=1e-3)
+
+
+@pytest.mark.parametrize("how", [{}, {"nll_max_summed": 1}, {"nll_as": "published"}], ids=str)
+@pytest.mark.parametrize("name", ["sfe", "sparsemap"])
+@torch.no_grad()
+def test_a_prior_in_the_cost_is_counted_once(
+    name: str, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A uniform one: all stays as it is, but for the rate, which is in the cost."""
+    task, settings = make_task("bitvector"), EvaluationSettings(nll_samples=4, **how)
+    estimator, plain = make(task, name), task.cost
+    beside = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
+    log_prior = -task.space.log_assignments
+    monkeypatch.setattr(task, "cost", lambda *given: plain(*given) - log_prior)
+    monkeypatch.setattr(task, "prior_in_cost", True)
+    inside = evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
+    for column in ("elbo", "nll", "nll_effective_samples", "entropy"):
+        assert inside[column] == pytest.approx(beside[column], rel=1e-9)
+    assert (inside["rate"], inside["distortion"]) == (None, None)
+
+
+@pytest.mark.parametrize(("task", "name"), EVIDENCE)
 @pytest.mark.parametrize("scale", [1.0, 20.0])
 @torch.no_grad()
-def test_the_published_likelihood_counts_a_sparse_support_twice(name: str, scale: float) -> None:
+def test_the_published_likelihood_counts_a_sparse_support_twice(
+    task: str, name: str, scale: float
+) -> None:
     """And nothing of what only fills a row up."""
     settings = EvaluationSettings(nll_as="published", nll_samples=2)
-    mean, exact, of_support = mean_estimate(name, scale, settings)
+    mean, exact, of_support = mean_estimate(task, name, scale, settings)
     expected = exact if name == "sfe" else torch.logaddexp(exact, of_support)
     torch.testing.assert_close(mean, expected)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import Tensor
 
 from bench.cells.cell import Cell, Planned
 from bench.cells.course import train_cell
@@ -17,11 +16,11 @@ from bench.grid.grid import run_cells
 from bench.profiles.profile import Profile
 from bench.results.store import cell_path
 from estimators.distributions.sparse import SparseDistribution
-from estimators.sampler import Sampler
 from estimators.spaces import Bits, Categoricals, Factorised
-from estimators.spaces.distribution import Distribution, FiniteDistribution
+from estimators.spaces.distribution import FiniteDistribution
 from tasks.base import Task
 from tests.bench.conftest import cell_of
+from tests.bench.unlisted import Unlisted
 
 ROWS = 5
 SPACES = (Categoricals(1, 4), Categoricals(2, 3), Bits(4))
@@ -63,26 +62,6 @@ def test_assignments_that_no_one_can_list_are_no_obstacle(space: Factorised) -> 
     assert torch.equal(found.z[:, 0], q.mode())
     torch.testing.assert_close(found.probability, q.log_prob(found.z).exp())
     assert found.support.tolist() == pytest.approx([float(space.count)] * 2)
-
-
-class Unlisted(Distribution):
-    """Another distribution, of which no support is known."""
-
-    def __init__(self, other: Distribution) -> None:
-        super().__init__(other.scores, other.log_volume)
-        self.other = other
-
-    def sample(self, sampler: Sampler, samples: int) -> Tensor:
-        return self.other.sample(sampler, samples)
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        return self.other.log_prob(z)
-
-    def entropy(self) -> Tensor:
-        return self.other.entropy()
-
-    def mode(self) -> Tensor:
-        return self.other.mode()
 
 
 @pytest.mark.parametrize("space", SPACES, ids=repr)
