@@ -59,7 +59,8 @@ def take_step(
         scale: of the sum: 1/B for a mean.
         beside: further assignments for the same run of the decoder, with their weights; their
             weighted costs are part of `loss`, not of `objective`.
-        at_once: see `run`.
+        at_once: see `run`; with a number the gradient of the estimator's own loss is accumulated
+            when this returns, too.
     Raises:
         ShapeError: the estimator gives a tensor of a wrong shape.
     """
@@ -91,7 +92,7 @@ def take_step(
     if estimate.surrogate is not None:
         loss = loss + scale * estimate.surrogate.sum()
     if estimate.own_loss is not None:
-        loss = loss + _confined(estimate.own_loss, estimator)
+        loss = loss + _confined(estimate.own_loss, estimator, now=at_once is not None)
     return Step(loss, scale * objective, proposal, evaluated, others.detach(), estimate)
 
 
@@ -137,15 +138,19 @@ class _Confined(torch.autograd.Function):
         return None, None, *(None if g is None else slope * g for g in ctx.gradients)
 
 
-def _confined(own_loss: Float[Tensor, ""], estimator: Estimator) -> Float[Tensor, ""]:
+def _confined(own_loss: Float[Tensor, ""], estimator: Estimator, now: bool) -> Float[Tensor, ""]:
     """An estimator's own loss, whose gradient reaches its own parameters and no others, whatever
-    it was computed from."""
+    it was computed from: accumulated now, or in the backward pass of what is returned."""
     own = [parameter for parameter in estimator.parameters() if parameter.requires_grad]
+    value = own_loss.detach()
     if not own:
-        return own_loss.detach()
+        return value
+    if now:
+        torch.autograd.backward(own_loss, inputs=own, retain_graph=True)
+        return value
     gradients = torch.autograd.grad(own_loss, own, retain_graph=True, allow_unused=True)
-    value: Tensor = _Confined.apply(own_loss.detach(), gradients, *own)  # type: ignore[no-untyped-call]
-    return value
+    later: Tensor = _Confined.apply(value, gradients, *own)  # type: ignore[no-untyped-call]
+    return later
 
 
 def expected_cost(

@@ -91,9 +91,9 @@ def training_loss(
 ) -> StepResult:
     """The loss of a batch whose gradient is the estimator's.
 
-    Where the decoder runs in several chunks, or is asked for slopes, its gradients are already
-    accumulated when this returns, and the loss brings the rest: clear the gradients before, and
-    call `backward` on the loss after.
+    Gradients of an estimator's own loss, and those of a decoder that runs in several chunks or is
+    asked for slopes, are already accumulated when this returns, and the loss brings the rest: clear
+    the gradients before, and call `backward` on the loss after.
 
     Args:
         entropy_weight: λ, in place of the task's.

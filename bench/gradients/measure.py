@@ -191,13 +191,14 @@ def warm_up(trainer: Trainer, steps: int) -> None:
         batch = trainer.task.training_batch(WARM_UP_STEP + number, trainer.streams)
         encoding = trainer.task.encode(batch)._replace(supervised=None)
         sampler = Sampler(trainer.streams.generator("warm-up", number))
+        if optimizer is not None:
+            optimizer.zero_grad()
         result = latent_loss(
             trainer.task, trainer.estimator, trainer.cost, encoding, sampler,
             trainer.task.entropy_weight,
         )  # fmt: skip
         if optimizer is not None:
             optimizer.param_groups[0]["lr"] = rate * (1 + (FASTER - 1) * (1 - number / steps))
-            optimizer.zero_grad()
             result.loss.backward()
             optimizer.step()
         assert result.update is not None

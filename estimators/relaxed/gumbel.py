@@ -95,10 +95,10 @@ class GumbelSoftmax(Estimator):
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         assert evaluated.slopes is not None
         z = proposal.extras["z"]
-        through = (evaluated.slopes.view_as(z) * z).flatten(2).sum(dim=2)
+        through = (evaluated.slopes.view_as(z) * z).flatten(1).sum(dim=1)
         return Estimate(
             objective=evaluated.costs.view(len(z), -1).mean(dim=1),
-            surrogate=through.mean(dim=1),
+            surrogate=through / self.settings.samples,
             diagnostics={"temperature": evaluated.costs.new_tensor(self.temperature)},
         )
 

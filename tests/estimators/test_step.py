@@ -108,20 +108,21 @@ class Leaking(NVIL):
         return replace(right, own_loss=right.own_loss * (1 + q.scores.square().sum()))
 
 
-def check_own_loss(estimator: Estimator) -> None:
+def check_own_loss(estimator: Estimator, at_once: int | None) -> None:
     """The encoder's gradient is what it is without an own loss, and the estimator has one."""
     problem = Problem.random(BITS)
     scores = problem.scores.expand(4, -1).clone().requires_grad_()
     features = torch.ones(4, FEATURES, dtype=torch.float64)
 
-    def gradients(of: Estimator) -> tuple[Tensor, list[Tensor]]:
+    def gradients(of: Estimator) -> tuple[Tensor | None, list[Tensor | None]]:
+        scores.grad = None
         taken = take_step(
             of, scores, features, lambda context, z, row: z.sum(dim=1), (),
             Sampler(torch.Generator().manual_seed(0)), entropy_weight=1.0, scale=0.25,
+            at_once=at_once,
         )  # fmt: skip
-        own = [*of.parameters()]
-        first, *others = torch.autograd.grad(taken.loss, [scores, *own], allow_unused=True)
-        return first, others
+        taken.loss.backward()
+        return scores.grad, [parameter.grad for parameter in of.parameters()]
 
     encoder, own = gradients(estimator)
 
@@ -135,15 +136,21 @@ def check_own_loss(estimator: Estimator) -> None:
     assert all(gradient is not None for gradient in own)
 
 
+@pytest.mark.parametrize("at_once", [None, 8])
 @pytest.mark.parametrize("kind", [NVIL, Leaking])
-def test_an_own_loss_reaches_its_own_parameters_alone(kind: type[NVIL]) -> None:
-    check_own_loss(kind.make(BITS, features=FEATURES).double())
+def test_an_own_loss_reaches_its_own_parameters_alone(
+    kind: type[NVIL], at_once: int | None
+) -> None:
+    check_own_loss(kind.make(BITS, features=FEATURES).double(), at_once)
 
 
-def test_an_own_loss_that_reaches_the_encoder_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step, "_confined", lambda own_loss, estimator: own_loss)
+@pytest.mark.parametrize("at_once", [None, 8])
+def test_an_own_loss_that_reaches_the_encoder_is_caught(
+    at_once: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "_confined", lambda own_loss, estimator, now: own_loss)
     with pytest.raises(AssertionError):
-        check_own_loss(Leaking.make(BITS, features=FEATURES).double())
+        check_own_loss(Leaking.make(BITS, features=FEATURES).double(), at_once)
 
 
 @pytest.mark.parametrize(("estimator", "space", "settings"), CASES)
