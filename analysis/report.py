@@ -30,7 +30,7 @@ from analysis.load import (
 from analysis.page import write_page
 from analysis.scores import ENDED_BADLY, judged, score_frame, score_of
 from analysis.statistics import LEAST_SEEDS, LEAST_SEEDS_IQM, seeds_needed
-from analysis.stored import ResultsError, holds_search, read_grid
+from analysis.stored import ResultsError, holds_search, read_grid, unlike
 from analysis.tables import (
     COLUMNS,
     differences_table,
@@ -193,6 +193,8 @@ def _notes_on(task: str, cells: pd.DataFrame) -> list[str]:
             f"Cells of {task} are of several versions of the numerics, {versions}; {usual} of all "
             "others: docs/NUMERICS.md says what changed between them."
         )
+    if said := unlike(cells["kernels"].dropna()):
+        found.append(f"Cells of {task} are of {said}.")
     twice = int(cells.duplicated(["estimator", "seed"]).sum())
     if twice:
         found.append(

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 _COMMON_TEXT = (
     "key", "profile", "dataset", "hyperparameters", "status", "reason", "traceback", "device",
-    "machine", "torch", "numba", "python", "packages", "commit", "command", "started",
+    "machine", "kernels", "torch", "numba", "python", "packages", "commit", "command", "started",
 )  # fmt: skip
 _COMMON_NUMBERS = ("decoder_calls", "slopes", "oracle_calls", "wall_seconds", "peak_memory_mb")
 _COMMON_COUNTS = ("schema_version", "numerics", "seed", "step", "threads", "cells_beside")
@@ -46,10 +46,10 @@ PARTITIONS = ("task", "estimator")
 
 CIRCUMSTANCES = frozenset(
     {
-        "profile", "reason", "traceback", "device", "machine", "torch", "numba", "python",
-        "packages", "commit", "dirty", "command", "started", "cells_beside", "wall_seconds",
-        "train_seconds", "seconds", "milliseconds", "peak_memory_mb", "schema_version",
-        "hyperparameters",
+        "profile", "reason", "traceback", "device", "machine", "kernels", "torch", "numba",
+        "python", "packages", "commit", "dirty", "command", "started", "cells_beside",
+        "wall_seconds", "train_seconds", "seconds", "milliseconds", "peak_memory_mb",
+        "schema_version", "hyperparameters",
     }
 )  # fmt: skip
 """Columns that may differ where the same cell is run again: the others are its numbers.
@@ -101,11 +101,12 @@ TRAINING = Kind(
         (*_COMMON_NUMBERS, *_NUMBERS),
         (*_COMMON_COUNTS, *_COUNTS),
     ),
-    version=5,
+    version=6,
     added={
         3: ("selection",),
         4: ("packages", "traceback"),
         5: ("slopes", "oracle_calls", "slopes_total", "oracle_calls_total"),
+        6: ("kernels",),
     },
 )
 
@@ -116,15 +117,15 @@ GRADIENTS = Kind(
         (*_COMMON_NUMBERS, *_GRADIENT_NUMBERS),
         (*_COMMON_COUNTS, "draws", "size", "batches"),
     ),
-    version=5,
-    added={4: ("packages", "traceback"), 5: ("slopes", "oracle_calls")},
+    version=6,
+    added={4: ("packages", "traceback"), 5: ("slopes", "oracle_calls"), 6: ("kernels",)},
 )
 
 TIMING = Kind(
     "timing",
     _schema(_COMMON_TEXT, (*_COMMON_NUMBERS, "milliseconds"), (*_COMMON_COUNTS, "repetition")),
-    version=2,
-    added={2: ("slopes", "oracle_calls")},
+    version=3,
+    added={2: ("slopes", "oracle_calls"), 3: ("kernels",)},
 )
 
 SEARCH = pa.schema(

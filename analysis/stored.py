@@ -72,6 +72,15 @@ class Asked:
         return task, estimator
 
 
+def unlike(kernels: Iterable[str | None]) -> str:
+    """What is to be said of cells that were computed with these kernels, as far as they are known;
+    nothing where with one."""
+    known = sorted({one for one in kernels if one})
+    if len(known) < 2:
+        return ""
+    return f"unlike kernels ({'; '.join(known)}): they can be compared, but differ in last bits"
+
+
 def read_grid(folder: Path) -> list[Asked]:
     """What a results folder was asked for; nothing where that was not noted: then all that is
     stored counts.

@@ -9,6 +9,7 @@ CIRCUMSTANCES = {
     "cells_beside": "{} cells beside",
     "device": "{}",
     "machine": "{}",
+    "kernels": "{}",
 }
 """Columns that must be equal, and how each is said."""
 

@@ -12,12 +12,16 @@ from bench.cells.provenance import code_of
 from bench.cells.tensors import load, save
 from bench.cells.training import REPORT_EVERY, DivergedError, Row, Trainer
 from bench.cells.warm_start import warm_start
+from bench.kernels import kernels
 
 WARM_UP_STEPS = 3
 """Steps of a throw-away copy before the clock starts: first calls allocate and compile."""
 
 SAVE_SECONDS = 60.0
 """How often a cell in training is saved."""
+
+THEN = ", then "
+"""Between the kernels of a cell that went on where it found others."""
 
 COUNTED = ("decoder_calls", "slopes", "oracle_calls")
 """What training costs an example: columns that have a running total each, as `slopes_total`."""
@@ -34,7 +38,8 @@ class Course:
         self.best_parameters = trainer.parameters.clone()
         self._waited = 0
         self._saved = time.monotonic()
-        self._code = code_of(type(trainer.task), type(trainer.estimator))
+        self._code = code_of(type(trainer.task), type(trainer.estimator), type(trainer.task.space))
+        self._kernels = kernels()
         saved = None if file is None else load(file, trainer.streams.device)
         if saved is not None and saved.get("code") == self._code:  # else half would be of each
             self._restore(saved)
@@ -64,7 +69,7 @@ class Course:
 
     def look(self) -> Row:
         """Evaluate on validation, and keep the parameters if they are the best after a step."""
-        row = self.trainer.evaluate("validation")
+        row = self.trainer.evaluate("validation") | {"kernels": self._kernels}
         row |= _per_example(row, since=self.rows[-1] if self.rows else row)
         self.rows.append(row)
         if row["step"] > 0:
@@ -82,7 +87,7 @@ class Course:
     def conclude(self) -> Iterator[Row]:
         """Evaluate the last parameters and then the best, which the trainer has afterwards."""
         trainer, split = self.trainer, self.trainer.last_split
-        row = trainer.evaluate(split, last=True)
+        row = trainer.evaluate(split, last=True) | {"kernels": self._kernels}
         row |= _per_example(row, since={})
         yield row | {"selection": "last"}
         best = row if self.best is None else self.best
@@ -107,6 +112,7 @@ class Course:
             "best_parameters": self.best_parameters,
             "waited": self._waited,
             "code": self._code,
+            "kernels": self._kernels,
         }
         with suppress(OSError):  # the disk is full perhaps, but the cell may come to its end
             save(state, self.file)
@@ -116,6 +122,8 @@ class Course:
         self.trainer.restore(state["trainer"])
         self.rows, self.best, self._waited = state["rows"], state["best"], state["waited"]
         self.best_parameters = state["best_parameters"]
+        before, here = state["kernels"], self._kernels
+        self._kernels = before if before.rpartition(THEN)[2] == here else before + THEN + here
 
 
 def ready(cell: Cell, data_dir: Path | None, device: str, models: Path | None) -> Trainer:

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from bench.kernels import kernels, processor
+
 _ROOT = Path(__file__).resolve().parents[2]
 
 CODE = ("run_bench.py", "bench", "tasks", "estimators", "analysis")
@@ -35,6 +37,7 @@ def provenance() -> dict[str, str | bool | None]:
         "numba": _version("numba"),
         "packages": json.dumps({name: _version(name) for name in PACKAGES}),
         "machine": f"{platform.system()}, {_processor()}, {os.cpu_count()} cores",
+        "kernels": kernels(),
     }
 
 
@@ -50,6 +53,7 @@ def environment() -> dict[str, Any]:
         **json.loads(str(columns["packages"])),
         "system": platform.platform(),
         "cpu": _processor(),
+        "kernels": columns["kernels"],
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": _memory_gib(),
@@ -95,12 +99,8 @@ def _git(*arguments: str) -> str | None:
 
 def _processor() -> str:
     """The CPU's name, as Linux gives it; the platform's word elsewhere."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    named = processor().get("model name")
+    return named or platform.processor() or platform.machine()
 
 
 def _memory_gib() -> float | None:

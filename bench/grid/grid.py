@@ -7,9 +7,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from bench.cells.cell import Cell, Planned
+from bench.cells.threads import use_threads
 from bench.cells.warm_start import warm_start, warm_start_of
 from bench.gradients.cell import checkpoints, model_of
 from bench.grid.claims import Report, claimed, folder_claimed, is_claimed, sweep
@@ -135,7 +134,7 @@ def _train_model(train: Train, key: str, cell: Cell, execution: Execution) -> No
         cell: one that starts from it, which is shown as running meanwhile.
         execution: how to run cells.
     """
-    torch.set_num_threads(cell.threads)
+    use_threads(cell.threads)
     results = execution.results
     grid_alone = replace(execution.limits, seconds=None)
     with (

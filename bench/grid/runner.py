@@ -16,6 +16,7 @@ from bench.cells.course import train_cell
 from bench.cells.examples import examples_of, write_examples
 from bench.cells.memory import keep_memory
 from bench.cells.provenance import device_name, provenance
+from bench.cells.threads import check_threads, use_threads
 from bench.cells.timing import time_cell
 from bench.cells.training import DivergedError, Row, Trainer
 from bench.errors import StorageError, not_written
@@ -131,10 +132,11 @@ def run_cell(
         report(share)
 
     try:
-        torch.set_num_threads(cell.threads)
+        use_threads(cell.threads)
         keep_memory()
         with in_memory(execution.limits), in_time(execution.limits) as check:
             for row in _work(cell, execution, report_in_time):
+                check_threads(cell.threads)
                 rows.append(row)
                 watch(row)
         outcome = Outcome(cell, "ok", None)

@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from analysis.stored import (
     no_results,
     read_cell,
     read_grid,
+    unlike,
 )
 from bench.errors import UserError
 from bench.results.store import write_grid
@@ -41,6 +43,7 @@ class _Stored:
     name: str
     status: str
     numerics: int
+    kernels: str | None
     kind: KindName
 
 
@@ -53,6 +56,8 @@ class Merged:
     """How many cells come from which folder."""
     twice: int
     """Cells that are ok in several folders."""
+    kernels: Collection[str | None]
+    """What the cells were computed with."""
     better: list[str]
     """Cells that are ok, but did not end well in an earlier folder."""
 
@@ -61,7 +66,10 @@ class Merged:
         for folder, count in self.taken.items():
             yield f"{count} cells from {folder}"
         if self.twice:
-            yield f"{self.twice} are in several folders with equal numbers: the first is kept"
+            equal = "" if unlike(self.kernels) else " with equal numbers"
+            yield f"{self.twice} are in several folders{equal}: the first is kept"
+        if said := unlike(self.kernels):
+            yield f"cells are of {said}"
         if self.better:
             yield f"ok in a later folder alone, and taken from there: {', '.join(self.better)}"
 
@@ -102,6 +110,7 @@ def merge_folders(sources: Sequence[Path], out: Path) -> Merged:
         kind,
         taken={source: sources_of[source] for source in grids},
         twice=sum(sum(cell.status == "ok" for cell in cells) > 1 for cells in found),
+        kernels={cell.kernels for cells in found for cell in cells},
         better=[
             cell.name
             for cell, cells in zip(best, found, strict=True)
@@ -136,10 +145,11 @@ def _cells(folder: Path, keys: set[str]) -> dict[str, _Stored]:
 def _stored(folder: Path, file: Path) -> _Stored:
     table = read_cell(file)
     kind = kind_with(table.column_names).name
-    names = ["task", "estimator", "seed", "status", "numerics"]
+    names = ["task", "estimator", "seed", "status", "numerics", "kernels"]
     last = table.select(names).to_pylist()[-1]
     name = f"{last['task']}/{last['estimator']}/{last['seed']}"
-    return _Stored(folder, file, name, last["status"], last["numerics"], kind)
+    kept = (last["status"], last["numerics"], last["kernels"])
+    return _Stored(folder, file, name, *kept, kind)
 
 
 def _one_kind(cells: Sequence[_Stored]) -> KindName:
@@ -207,11 +217,12 @@ def _best(cells: Sequence[_Stored]) -> _Stored:
     """The first of equal cells that is ok, or else the first.
 
     Raises:
-        UserError: two that are ok have other numbers.
+        UserError: two that are ok have other numbers, from the same kernels.
     """
     ok = [cell for cell in cells if cell.status == "ok"]
-    for other in ok[1:]:
-        _check_equal(ok[0], other)
+    for one, other in combinations(ok, 2):
+        if not unlike((one.kernels, other.kernels)):
+            _check_equal(one, other)
     return (ok or cells)[0]
 
 

@@ -27,6 +27,7 @@ from analysis.stored import (
     read_grid,
     read_table,
     rows_of_cell,
+    unlike,
 )
 from bench.cells.numerics import NUMERICS
 from bench.grid.claims import running
@@ -39,7 +40,7 @@ ORDER = (
 """States, as the table has them."""
 
 
-COLUMNS = ["seed", "status", "reason", "numerics", "command"]
+COLUMNS = ["seed", "status", "reason", "numerics", "kernels", "command"]
 """Of a cell's rows: what there is to tell of it."""
 
 
@@ -59,6 +60,8 @@ class State:
     reason: str | None = None
     command: str = ""
     """The command line that asked for it, or else the one that ran it, where that is known."""
+    kernels: str | None = None
+    """What it was computed with, where that is known."""
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -140,7 +143,7 @@ def _of_row(pair: str, row: Mapping[str, Any]) -> State:
     if row["numerics"] != NUMERICS:
         reason = f"of numerics {row['numerics']}, this is {NUMERICS}"
         return State(name, "stale", reason, command)
-    return State(name, row["status"], row["reason"], command)
+    return State(name, row["status"], row["reason"], command, row["kernels"])
 
 
 def _of_table(file: Path) -> dict[str, State]:
@@ -175,6 +178,8 @@ def print_status(status: Status, console: Console) -> None:
     if status.left_over:
         line = f"{len(status.left_over)} stored cells are not asked for any more, and are kept"
         print_line(console, line)
+    if said := unlike(one.kernels for one in status.states):
+        print_line(console, f"cells are of {said}")
     for line in _how_to_go_on(status):
         print_line(console, line)
 

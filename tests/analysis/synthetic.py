@@ -22,8 +22,8 @@ COMMON: dict[str, Any] = {
     "profile": "quick", "dataset": "digits", "latent_size": 8, "status": "ok", "reason": None,
     "schema_version": TRAINING.version, "command": "run_bench.py",
     "hyperparameters": json.dumps(SETTINGS),
-    "threads": 1, "cells_beside": 1, "device": "cpu", "machine": "one", "commit": "0123456789ab",
-    "dirty": False, "started": "2026-01-01T00:00:00+00:00",
+    "threads": 1, "cells_beside": 1, "device": "cpu", "machine": "one", "kernels": "AVX2",
+    "commit": "0123456789ab", "dirty": False, "started": "2026-01-01T00:00:00+00:00",
 }  # fmt: skip
 
 NUMBERS = (

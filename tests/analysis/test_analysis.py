@@ -34,9 +34,9 @@ def rows_of(
         "started": "2026-01-01T00:00:00+00:00", "schema_version": TRAINING.version,
         "command": "run_bench.py",
         "hyperparameters": json.dumps(SETTINGS), "threads": 1, "device": "cpu",
-        "cells_beside": 1, "machine": "one", "profile": "quick", "dataset": "digits",
-        "latent_size": 10, "commit": "abc", "dirty": False, "numerics": 4, "torch": "2.13",
-        "numba": None, "python": "3.12", "packages": "{}",
+        "cells_beside": 1, "machine": "one", "kernels": "AVX2", "profile": "quick",
+        "dataset": "digits", "latent_size": 10, "commit": "abc", "dirty": False, "numerics": 4,
+        "torch": "2.13", "numba": None, "python": "3.12", "packages": "{}",
     }  # fmt: skip
     if status != "ok":
         return [common | {"chance": None}]

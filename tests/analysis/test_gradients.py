@@ -50,7 +50,7 @@ def rows_of(
         "slopes": 0.0, "oracle_calls": 0.0, "seconds": milliseconds / 1e3, "draws": 64,
         "hyperparameters": json.dumps({"estimator": settings or {}}),
         "schema_version": GRADIENTS.version, "threads": 1, "cells_beside": 0, "device": "cpu",
-        "machine": "one",
+        "machine": "one", "kernels": "AVX2",
     }  # fmt: skip
     if not variance:
         row |= {"bias_square_error": 0.0, "cosine_error": 0.0}

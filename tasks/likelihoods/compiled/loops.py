@@ -43,5 +43,7 @@ def loops(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 def use_threads_of_torch() -> None:
     """Let parallel loops have as many threads as torch's operations, whose pool they share where
     both have GNU's OpenMP."""
-    most = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    set_num_threads(min(torch.get_num_threads(), most))
+    most, threads = config.NUMBA_NUM_THREADS, torch.get_num_threads()  # type: ignore[attr-defined]
+    set_num_threads(min(threads, most))
+    if torch.get_num_threads() != threads:  # numba's pool began just now, with all cores for OpenMP
+        torch.set_num_threads(threads)

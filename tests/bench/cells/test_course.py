@@ -71,6 +71,20 @@ def test_an_interrupted_cell_ends_as_if_it_never_was(
     assert rows[-1]["train_seconds"] > rows[1]["train_seconds"] > 0
 
 
+def test_a_cell_that_goes_on_with_other_kernels_says_so(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, file = cell_of(profile, "bitvector", "sfe"), tmp_path / "checkpoint.pt"
+    found = []
+    for kernels in ("AVX2", "AVX2", "AVX512", "AVX512"):
+        monkeypatch.setattr(course, "kernels", lambda kernels=kernels: kernels)
+        one = course.Course(Trainer(cell), file)
+        found.append(one.look()["kernels"])
+        one.save()
+    assert found == ["AVX2", "AVX2", *2 * ["AVX2, then AVX512"]]
+    assert {row["kernels"] for row in one.conclude()} == {found[-1]}
+
+
 def test_a_damaged_checkpoint_or_warm_start_is_made_anew(
     profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,27 @@ def test_a_failure_is_a_row_with_its_place_and_its_traceback(
         assert len(end.traceback.splitlines()) <= runner.TRACEBACK_LINES
 
 
+def test_a_cell_whose_threads_a_library_has_changed_has_failed(
+    cell: Cell, execution: runner.Execution, working: Callable[[Work], None]
+) -> None:
+    """Its time and the order of its sums would be those of another cell."""
+
+    def changing(*arguments: object, **named: object) -> Iterator[Row]:
+        torch.set_num_threads(cell.threads + 1)
+        yield {"step": 0, "split": "validation"}
+
+    working(changing)
+    before = torch.get_num_threads()
+    try:
+        (outcome,) = run_cells([Planned(cell, None)], execution)
+    finally:
+        torch.set_num_threads(before)
+    assert outcome.status == "failed"
+    assert outcome.reason is not None
+    assert "at::get_num_threads is 2, omp_get_max_threads is 2" in outcome.reason
+    assert "in a cell of 1: a library has changed it" in outcome.reason
+
+
 def test_the_place_of_a_failure_in_torch_is_where_it_was_called(cell: Cell) -> None:
     with pytest.raises(RuntimeError) as error:
         torch.nn.Linear(3, 3)(torch.ones(2, 2))

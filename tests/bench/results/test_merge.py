@@ -101,6 +101,22 @@ def test_equal_cells_may_have_been_made_under_other_circumstances(
     assert "1 are in several folders with equal numbers: the first is kept" in merged.lines()
 
 
+def test_cells_of_unlike_kernels_stand_together_without_being_equal(
+    two: list[Path], cells: Sequence[Cell], tmp_path: Path
+) -> None:
+    note_grid(two[1], cells, "run_bench.py")
+    for folder, kernels, loss in zip(two, ("AVX2", "AVX512"), (1.0, 1.1), strict=True):
+        store(folder, cells[0], kernels=kernels, loss=loss)
+    merged = merge_folders(two, tmp_path / "c")
+    assert [line for line in merged.lines() if "cells from" not in line] == [
+        "1 are in several folders: the first is kept",
+        "cells are of unlike kernels (AVX2; AVX512): they can be compared, but differ in last bits",
+    ]
+    assert read_cell(cell_path(tmp_path / "c", cells[0]))["loss"].to_pylist() == [1.0, 1.0]
+    store(two[1], cells[0], kernels="AVX2", loss=1.1)
+    assert "ssvae/dense/0 has loss 1.0 in " in refused(two, tmp_path / "d")
+
+
 def value_of(name: str, change: bool) -> object:
     """A value for a column of trainings, and another."""
     kind = str(TRAINING.columns.field(name).type)

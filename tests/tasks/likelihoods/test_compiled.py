@@ -1,6 +1,9 @@
 """What the compiled loops share: the exponential, and what is done without numba."""
 
+import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,6 +56,25 @@ def test_compiled_loops_are_kept_elsewhere_once_any_file_has_changed(
     with (copied / f"{name}.py").open("a") as file:
         file.write("# changed\n")
     assert cache_of(copied).name != kept.name
+
+
+FIRST = """
+import torch
+from tasks.likelihoods.pixels import pixel_nll
+torch.set_num_threads(1)
+pixel_nll(torch.randn(2, 4, 3), torch.randn(5, 3), torch.randn(5), torch.zeros(2, 4).long())
+print(torch.__config__.parallel_info())
+"""
+
+
+def test_the_first_loop_of_a_process_leaves_the_threads_of_torch() -> None:
+    """numba's pool has OpenMP take all cores when it begins."""
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST], capture_output=True, text=True, check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2", "NUMBA_NUM_THREADS": "2"},
+    )  # fmt: skip
+    counts = re.findall(r"(at::get_num|omp_get_max|mkl_get_max)_threads\(\) : (\d+)", done.stdout)
+    assert {count for _, count in counts} == {"1"}
 
 
 def test_without_numba_both_run_and_warn(monkeypatch: pytest.MonkeyPatch) -> None:
