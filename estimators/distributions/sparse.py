@@ -7,6 +7,7 @@ from entmax import sparsemax_loss
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from estimators.mappings.support import least
 from estimators.sampler import Sampler
 from estimators.spaces.base import Space
 from estimators.spaces.distribution import FiniteDistribution, Support
@@ -19,7 +20,8 @@ class SparseDistribution(FiniteDistribution):
         space: what they are assignments of.
         scores: which the mapping had.
         listed: distinct where their probability is positive.
-        probabilities: differentiable in the scores; zero for padding.
+        probabilities: differentiable in the scores; zero for padding alone, which has no
+            derivative.
         unsolved: rows that the mapping did not solve to its tolerance.
     """
 
@@ -50,10 +52,12 @@ class SparseDistribution(FiniteDistribution):
         return torch.einsum("bsm,bm->bs", (distance < 0.5).to(dtype), self.probabilities).log()
 
     def entropy(self) -> Float[Tensor, " B"]:
-        # Over the support alone: at p = 0 the gradient of p log p is infinite.
+        # Logarithms need no gradient, as probabilities sum to one; and where there is hardly any
+        # probability the entropy, which has a cusp there, takes no side.
         _, row, probability = self.support
-        terms = -probability * probability.log()
-        return self.scores.new_zeros(len(self.scores)).index_add(0, row, terms)
+        p = probability.detach()
+        logs = torch.where(p > 2 * least(p.dtype), p.log(), 0)
+        return self.scores.new_zeros(len(self.scores)).index_add(0, row, -probability * logs)
 
     def mode(self) -> Shaped[Tensor, "B *z"]:
         best = self.probabilities.argmax(dim=1)

@@ -3,8 +3,6 @@
 Nothing here knows of estimators or tasks: the folder can be used on its own.
 """
 
-from entmax import sparsemax
-
 from estimators.mappings.active_set import ActiveSetSolution, Oracle, sparsemap
 from estimators.mappings.bit_sparsemap import BitSolver, SparseSolution, sparsemap_bits
 from estimators.mappings.bits import all_bit_vectors, top_bit_vectors, topk_sparsemax
@@ -17,6 +15,7 @@ from estimators.mappings.categoricals import (
 )
 from estimators.mappings.closed_form import Parametrisation, bit_marginals
 from estimators.mappings.oracles import best_bits, best_bits_within, best_chain
+from estimators.mappings.support import sparsemax
 
 __all__ = [
     "ActiveSetSolution",

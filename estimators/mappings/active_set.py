@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from estimators.mappings.finite import check_finite
+from estimators.mappings.support import narrowed
 
 Oracle = Callable[[Float[Tensor, "B D"]], Float[Tensor, "B D"]]
 """From scores to the structure of highest score in each row, as indicators."""
@@ -79,7 +80,7 @@ def sparsemap(
     dtype = scores.dtype
     return ActiveSetSolution(
         vertices.to(dtype),
-        probabilities.to(dtype),
+        narrowed(probabilities, dtype),
         marginals.to(dtype),
         distance.to(dtype),
         distance <= tolerance,
@@ -244,6 +245,9 @@ class Solver:
 
         M is the most that any row has; the rest is padding.
         """
+        while (idle := self.used & (self.weights <= 0)).any():
+            rows = idle.any(dim=1).nonzero().squeeze(1)
+            self._drop(rows, idle[rows].to(torch.uint8).argmax(dim=1))
         most = int(self.used.sum(dim=1).max()) if len(self.used) else 1
         kept = self.used.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
         used = self.used.gather(1, kept)[:, :, None]

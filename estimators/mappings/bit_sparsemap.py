@@ -30,6 +30,7 @@ from estimators.mappings.closed_form import (
 )
 from estimators.mappings.finite import check_finite
 from estimators.mappings.lp_sparsemap import reference_solution
+from estimators.mappings.support import narrowed
 
 BitSolver = Literal["active-set", "closed-form", "lp-sparsemap"]
 
@@ -109,7 +110,7 @@ def sparsemap_bits(
         residual = (mean - unrounded).norm(dim=1).to(dtype)
     return SparseSolution(
         vertices=vertices.to(dtype),
-        probabilities=probabilities.to(dtype),
+        probabilities=narrowed(probabilities, dtype),
         marginals=marginals.to(dtype),
         residual=residual,
         budget=budget,

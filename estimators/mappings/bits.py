@@ -6,11 +6,11 @@ The score of z ∈ {0,1}^D is ⟨η, z⟩, with η the scores of the bits.
 from typing import NamedTuple
 
 import torch
-from entmax import sparsemax
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from estimators.mappings.finite import check_finite
+from estimators.mappings.support import sparsemax
 
 MAX_ENUMERATED_BITS = 16
 
@@ -90,7 +90,7 @@ def topk_sparsemax(scores: Float[Tensor, "B D"], k: int) -> TopKSparsemax:
     vertices = top_bit_vectors(scores, k)
     # Sparsemax ignores what all have in common, next to which a difference would be rounded away.
     differences = torch.einsum("bkd,bd->bk", vertices - vertices[:, :1], scores)
-    probabilities = sparsemax(differences, dim=1)
+    probabilities = sparsemax(differences)
     everything = k == 2 ** scores.shape[1]
     exact = (probabilities == 0).any(dim=1) | everything
     return TopKSparsemax(vertices, probabilities, exact)

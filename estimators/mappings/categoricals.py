@@ -7,10 +7,10 @@ V variables of C categories have scores (B, V, C). An assignment gives each vari
 from typing import NamedTuple
 
 import torch
-from entmax import sparsemax
 from torch import Tensor
 
 from estimators.mappings.finite import check_finite
+from estimators.mappings.support import least, sparsemax
 
 
 class TopKAssignments(NamedTuple):
@@ -28,8 +28,7 @@ class SparseAssignments(NamedTuple):
     assignments: Tensor
     """(B, M, V) int64; distinct within a row where the probability is positive."""
     probabilities: Tensor
-    """(B, M), differentiable in the scores. Zero, with a derivative of zero, for padding only: an
-    assignment that has a derivative has the least normal number of its dtype, or more."""
+    """(B, M), differentiable in the scores; zero for padding only."""
     marginals: Tensor
     """(B, V, C): sparsemax of the scores of each variable, differentiable in them."""
 
@@ -80,7 +79,7 @@ def topk_sparsemax_categoricals(scores: Tensor, k: int) -> TopKAssignments:
     chosen = scores.gather(2, assignments.transpose(1, 2))
     # Sparsemax ignores what all have in common, next to which a difference would be rounded away.
     differences = (chosen - chosen[:, :, :1]).sum(dim=1)
-    return TopKAssignments(assignments, _sparsemax(differences))
+    return TopKAssignments(assignments, sparsemax(differences))
 
 
 def sparsemap_categoricals(scores: Tensor) -> SparseAssignments:
@@ -103,7 +102,7 @@ def sparsemap_categoricals(scores: Tensor) -> SparseAssignments:
     """
     check_finite(scores)
     rows, _, categories = scores.shape
-    marginals = _sparsemax(scores.double())
+    marginals = sparsemax(scores.double())
     support = marginals.detach() > 0
     index = torch.arange(categories, device=scores.device)
     following = index.where(support, categories).flip(2).cummin(dim=2).values.flip(2)
@@ -115,25 +114,12 @@ def sparsemap_categoricals(scores: Tensor) -> SparseAssignments:
     one, zero = breaks.new_ones(rows, 1), breaks.new_zeros(rows, 1)
     lengths = torch.cat([zero, breaks, one], dim=1).diff(dim=1).to(scores.dtype)
     used = torch.cat([one > 0, inside], dim=1)
-    floor = lengths.detach().clamp(min=torch.finfo(scores.dtype).tiny).where(used, 0)
+    floor = lengths.detach().clamp(min=least(scores.dtype)).where(used, 0)
     probabilities = floor + (lengths - lengths.detach())
 
     return SparseAssignments(
         _walk(following, order, inside), probabilities, marginals.to(scores.dtype)
     )
-
-
-def _sparsemax(scores: Tensor) -> Tensor:
-    """The library's, over the last dimension, with the derivative of the support that it gives.
-
-    Its own divides by the size of the support as it was before rounding: where a score is on the
-    threshold, derivatives then don't sum to zero.
-    """
-    values = sparsemax(scores.detach(), dim=-1)
-    support = values > 0
-    change = (scores - scores.detach()).where(support, 0)
-    mean = change.sum(dim=-1, keepdim=True) / support.sum(dim=-1, keepdim=True)
-    return values + (change - mean).where(support, 0)
 
 
 def _in_order(sums: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,11 @@ marginals, and depend linearly on them, so that autograd gives the exact Jacobia
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from estimators.mappings.finite import check_finite
+from estimators.mappings.support import least
 
 Parametrisation = Literal["pairs", "single"]
 
@@ -49,19 +50,30 @@ def bit_marginals(
         ValueError: a score is not finite, or the budget is negative.
     """
     check_finite(scores)
-    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))  # it counts bits
-    return single_marginals(single_scores(exact, parametrisation), budget).to(scores.dtype)
+    shifted = single_scores(scores.double(), parametrisation)
+    return single_marginals(shifted, budget).to(scores.dtype)
 
 
-def single_marginals(shifted: Float[Tensor, "B D"], budget: int | None) -> Float[Tensor, "B D"]:
-    """Those of finite scores of the problem with one variable a bit."""
-    marginals = shifted.clamp(0, 1)
+def single_marginals(shifted: Float64[Tensor, "B D"], budget: int | None) -> Float64[Tensor, "B D"]:
+    """Those of finite scores of the problem with one variable a bit.
+
+    A marginal has a derivative where it is fractional, and only there.
+    """
     if budget is None or budget >= shifted.shape[1]:
-        return marginals
+        return _clipped(shifted, 0)
     if budget < 0:
         raise ValueError(f"the budget is {budget}: take 0 or more bits")
-    binds = marginals.sum(dim=1, keepdim=True) > budget
+    snap = _SNAP * shifted.shape[1]
+    marginals = _clipped(shifted, snap)
+    binds = marginals.sum(dim=1, keepdim=True) >= budget - snap
     return torch.where(binds, _project_on_budget(shifted, budget), marginals)
+
+
+def _clipped(shifted: Float64[Tensor, "B D"], snap: float) -> Float64[Tensor, "B D"]:
+    """Clipped to [0, 1], to either end within a distance of it."""
+    detached = shifted.detach()
+    fractional = (detached > snap) & (detached < 1 - snap)
+    return torch.where(fractional, shifted, (detached > 0.5).to(shifted.dtype))
 
 
 def decompose(
@@ -72,15 +84,20 @@ def decompose(
     Exact but for rounding, where the dtype can count to D. Without a budget the vertices are
     nested, with one they are those of systematic sampling.
     """
-    return _nested(marginals, dtype) if budget is None else _systematic(marginals, dtype)
+    if budget is None or budget >= marginals.shape[1]:
+        return _nested(marginals, dtype)
+    return _systematic(marginals, budget, dtype)
 
 
-def _project_on_budget(shifted: Float[Tensor, "B D"], budget: int) -> Float[Tensor, "B D"]:
+def _project_on_budget(shifted: Float64[Tensor, "B D"], budget: int) -> Float64[Tensor, "B D"]:
     """clip(s − τ, 0, 1) with τ such that it sums to the budget.
 
     Σ clip(s − τ, 0, 1) falls piecewise linearly in τ, with kinks at s and s − 1: the segment
     that holds the budget tells which marginals are fractional, and τ follows from their sum.
+    Scores are taken relative to the last that has room, within 1 of τ wherever any is fractional,
+    so that what all have in common costs no digits.
     """
+    shifted = shifted - shifted.detach().topk(max(budget, 1), dim=1).values[:, -1:]
     detached = shifted.detach()
     size = detached.shape[1]
     kinks, order = torch.cat([detached - 1, detached], dim=1).sort(dim=1)
@@ -90,11 +107,27 @@ def _project_on_budget(shifted: Float[Tensor, "B D"], budget: int) -> Float[Tens
     last = (sums >= budget).sum(dim=1, keepdim=True) - 1
     middle = (kinks.gather(1, last) + kinks.gather(1, (last + 1).clamp(max=kinks.shape[1] - 1))) / 2
     fractional = (detached > middle) & (detached < middle + 1)
-    on = (detached >= middle + 1).sum(dim=1, keepdim=True)
+    tau = _threshold(detached, fractional, detached >= middle + 1, budget, middle)
+    # What is left within rounding of 0 or 1 is there.
+    values, snap = detached - tau, _SNAP * size
+    on = values >= 1 - snap
+    fractional = (values > snap) & ~on
+    tau = _threshold(shifted, fractional, on, budget, middle)
+    return torch.where(fractional, shifted - tau, on.to(shifted.dtype))
+
+
+def _threshold(
+    shifted: Float64[Tensor, "B D"],
+    fractional: Bool[Tensor, "B D"],
+    on: Bool[Tensor, "B D"],
+    budget: int,
+    otherwise: Float64[Tensor, "B 1"],
+) -> Float64[Tensor, "B 1"]:
+    """τ, so that s − τ of those that are fractional is what those that are on leave."""
     count = fractional.sum(dim=1, keepdim=True)
     total = (shifted * fractional).sum(dim=1, keepdim=True)
-    tau = torch.where(count > 0, (total + on - budget) / count.clamp(min=1), middle)
-    return torch.where(fractional, shifted - tau, (detached >= middle + 1).to(shifted.dtype))
+    left = total + on.sum(dim=1, keepdim=True) - budget
+    return torch.where(count > 0, left / count.clamp(min=1), otherwise)
 
 
 def _nested(
@@ -109,13 +142,16 @@ def _nested(
     edges = torch.nn.functional.pad(ranked, (1, 1))
     edges[:, 0] = 1
     probabilities: Tensor = _Differences.apply(  # type: ignore[no-untyped-call]
-        marginals, edges, order
+        marginals, edges, order, least(dtype)
     )
     return _reached(_ranks(order), dtype), probabilities
 
 
 class _Differences(torch.autograd.Function):
     """Of neighbouring edges, which are the sorted marginals between 1 and 0.
+
+    Two marginals that are equal and can move have a vertex between them, of the least probability:
+    without it no derivatives of the others would add up to theirs.
 
     What autograd does for it in a dozen small operations takes longer than everything else.
     """
@@ -126,45 +162,66 @@ class _Differences(torch.autograd.Function):
         marginals: Float[Tensor, "B D"],
         edges: Float[Tensor, "B D+2"],
         order: Int[Tensor, "B D"],
+        least: float,
     ) -> Float[Tensor, "B D+1"]:
         ctx.save_for_backward(order)
-        return edges[:, :-1] - edges[:, 1:]
+        above, below = edges[:, :-1], edges[:, 1:]
+        moves = (above > 0) & (below < 1)
+        return torch.maximum(above - below, least * moves.to(above.dtype))
 
     @staticmethod
     def backward(
         ctx: Any, slope: Float[Tensor, "B V"]
-    ) -> tuple[Float[Tensor, "B V-1"], None, None]:
+    ) -> tuple[Float[Tensor, "B V-1"], None, None, None]:
         (order,) = ctx.saved_tensors
         ranked = slope[:, 1:] - slope[:, :-1]
-        return torch.empty_like(ranked).scatter(1, order, ranked), None, None
+        return torch.empty_like(ranked).scatter(1, order, ranked), None, None, None
 
 
 def _systematic(
-    marginals: Float64[Tensor, "B D"], dtype: torch.dtype
+    marginals: Float64[Tensor, "B D"], budget: int, dtype: torch.dtype
 ) -> tuple[Float[Tensor, "B D+1 D"], Float64[Tensor, "B D+1"]]:
     """Vertices of systematic sampling (Madow 1949): each has ⌊Σμ⌋ or ⌈Σμ⌉ bits on.
 
     Lay intervals of lengths μ_i end to end; for u uniform in [0, 1) switch on the bits whose
     interval holds one of u, u + 1, u + 2, … The vertex changes where u passes the fractional
-    part of an interval's end; the distance to the next such point is its probability.
+    part of an interval's end, but of the last end where the budget holds it to a whole number; the
+    distance to the next such place is its probability. Of a bit between ends S' and S that is
+
+        ⌊S⌋ − ⌊S'⌋ + [u < S − ⌊S⌋] − [u < S' − ⌊S'⌋]
+
+    which needs the order of these places alone, so that where some coincide each of the vertices
+    between them is there, of the least probability.
     """
     ranked, order = marginals.sort(dim=1, descending=True)
     ends, snap = ranked.cumsum(dim=1), _SNAP * ranked.shape[1]
-    offsets = ends - (ends.detach() + snap).floor()
-    offsets = torch.where(offsets.detach().abs() <= snap, torch.zeros_like(offsets), offsets)
-    one, zero = ranked.new_ones(len(ranked), 1), ranked.new_zeros(len(ranked), 1)
-    breaks = torch.cat([zero, offsets.sort(dim=1).values, one], dim=1)
-    gaps = breaks.diff(dim=1)
-    probabilities = torch.where(gaps.detach() > snap, gaps, torch.zeros_like(gaps))
+    whole = (ends.detach() + snap).floor()
+    inside = (ranked.detach() > 0) & (ranked.detach() < 1)
+    last = (ranked.detach() > 0).sum(dim=1, keepdim=True) - 1
+    held = ends.detach()[:, -1:] >= budget - snap / 2
+    inside = inside & ~(held & (torch.arange(ranked.shape[1], device=last.device) == last))
 
-    # In [0, 1), bit i is on from a to b, where its interval ends, or to 1 and again up to b − 1.
-    u = ((breaks[:, 1:] + breaks[:, :-1]) / 2).detach().contiguous()
-    a = torch.cat([zero, offsets.detach()], dim=1).gather(1, _ranks(order))
-    b = a + marginals.detach()
-    first, last, again = (torch.searchsorted(u, edge.contiguous()) for edge in (a, b, b - 1))
-    again = torch.minimum(again, first)  # rounding may let a bit that is always on begin again
-    vertices, scratch = _reached(first - 1, dtype), _reached(last - 1, dtype)
-    vertices.sub_(scratch).sub_(_reached(again - 1, dtype, scratch)).add_(1)
+    offsets = torch.where(inside, ends - whole, 1)
+    offsets = offsets + (offsets.detach().clamp(min=0) - offsets.detach())
+    sorted_offsets, places = torch.where(inside, offsets, 2).sort(dim=1, stable=True)
+    one, zero = ranked.new_ones(len(ranked), 1), ranked.new_zeros(len(ranked), 1)
+    breaks = torch.cat([zero, torch.where(sorted_offsets < 2, sorted_offsets, 1), one], dim=1)
+    gaps = breaks.diff(dim=1)
+    count = inside.sum(dim=1, keepdim=True)
+    used = torch.arange(gaps.shape[1], device=count.device) <= count
+    probabilities = gaps + ((gaps.detach().clamp(min=least(dtype)) * used) - gaps.detach())
+
+    # The number of a bit's own place, and of that before it: of neither where it does not change.
+    own = torch.where(inside, _ranks(places), -1)
+    before = torch.nn.functional.pad(own[:, :-1], (1, 0), value=-1)
+    steps = torch.nn.functional.pad(whole, (1, 0)).diff(dim=1)
+    fixed = (ranked.detach() <= 0) | (ranked.detach() >= 1)
+    own, before = torch.where(fixed, -1, own), torch.where(fixed, -1, before)
+    steps = torch.where(fixed, ranked.detach(), steps)
+    back = _ranks(order)
+    own, before, steps = (part.gather(1, back) for part in (own, before, steps))
+    vertices, scratch = _reached(before, dtype), _reached(own, dtype)
+    vertices.sub_(scratch).add_(steps[:, None, :].to(dtype)).clamp_(0, 1)
     return vertices, probabilities
 
 

@@ -111,6 +111,10 @@ def _solve(
             r[count, count] = 1 / schur
             v[count] = step
             count = _reweigh(u, r, p, v, count + 1)
+        if count <= len(u):
+            for place in range(count - 1, -1, -1):
+                if p[place] <= 0:
+                    count = _drop(u, r, p, v, count, place)
         counts[row] = count
         for i in range(min(count, len(u))):
             for bit in range(len(target)):

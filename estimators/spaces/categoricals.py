@@ -92,7 +92,7 @@ class Categoricals(Factorised):
     ) -> tuple[Int[Tensor, "B {k} V"], Float[Tensor, "B {k}"]]:
         if self.variables == 1 and k == self.categories:  # nothing to choose
             every = self.every(scores).expand(len(scores), -1, -1)
-            return every, sparsemax(scores.squeeze(1), dim=1)
+            return every, sparsemax(scores.squeeze(1))
         return topk_sparsemax_categoricals(scores, k)
 
     def smoothed(self, marginals: Float[Tensor, "B V C"], share: float) -> Float[Tensor, "B V C"]:

@@ -37,10 +37,15 @@ class SupportSum(Estimator):
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         assert isinstance(q, FiniteDistribution)
-        terms = q.support.probability * evaluated.costs
-        value = terms.new_zeros(len(q.scores)).index_add(0, proposal.row, terms)
-        unsolved = {} if q.unsolved is None else {"unsolved": q.unsolved.to(terms.dtype).mean()}
-        return Estimate(objective=value.detach(), surrogate=value, diagnostics=unsolved)
+        probability, costs, row = q.support.probability, evaluated.costs, proposal.row
+        nothing = costs.new_zeros(len(q.scores))
+        value = nothing.index_add(0, row, probability.detach() * costs)
+        # The level of a row's costs is no part of the gradient, but of what that loses to rounding.
+        centred = probability * (costs - value[row])
+        unsolved = {} if q.unsolved is None else {"unsolved": q.unsolved.to(costs.dtype).mean()}
+        return Estimate(
+            objective=value, surrogate=nothing.index_add(0, row, centred), diagnostics=unsolved
+        )
 
 
 class EnumeratedSum(SupportSum):
