@@ -279,14 +279,14 @@ def test_training_seconds_are_those_of_training(
 
 
 PINNED = {"ssvae": 42.36615, "signal_game": 1.211199, "bitvector": 192.3911}
-"""Test losses of tiny cells at NUMERICS = 9."""
+"""Test losses of tiny cells at NUMERICS = 10."""
 
 
 @pytest.mark.parametrize("task", PINNED)
 def test_numbers_have_not_changed_in_silence(profile: Profile, task: str) -> None:
     """If this fails, and should: raise NUMERICS, say why in docs/NUMERICS.md, and pin again."""
     *_, last = train_cell(cell_of(profile, task, "sfe-ma"))
-    assert NUMERICS == 9
+    assert NUMERICS == 10
     assert last["loss"] == pytest.approx(PINNED[task], rel=1e-5)
 
 
