@@ -24,14 +24,18 @@ WHAT = ["task", "group", "share", "estimator", "knob", "knob_value"]
 """What tells rows apart, but for the seed."""
 
 
-def norm_interval(square: float, error: float) -> tuple[float, float, float]:
-    """A norm with its 95% interval, from the estimate of its square and its standard error."""
+def norm_interval(square: float, below: float, above: float) -> tuple[float, float, float]:
+    """A norm with its 95% interval, from the estimate of its square.
+
+    Args:
+        below: how far the square may lie below its estimate.
+        above: how far it may lie above it, or above zero where noise has brought the estimate below
+            that: it is no reason for a tighter bound.
+    """
     if math.isnan(square):
         return math.nan, math.nan, math.nan
-    low = math.sqrt(max(0.0, square - Z * error))
-    # Noise can bring the square far below zero: that is no reason for a tighter bound.
-    high = math.sqrt(max(0.0, square) + Z * error)
-    return math.sqrt(max(0.0, square)), low, high
+    norm = math.sqrt(max(0.0, square))
+    return norm, math.sqrt(max(0.0, square - below)), math.sqrt(max(0.0, square) + above)
 
 
 def pooled(table: pd.DataFrame) -> pd.DataFrame:
@@ -39,9 +43,11 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
 
     Biases, their bounds and `distance` (between the objectives' gradients) are relative to the norm
     of the exact gradient, variances and mean squared errors to its square, each at its own seed.
-    The square of the bias is the mean of squares, and its interval that of this mean. Where both
-    the exact gradient and an estimate without noise are zero, all of these are. Seconds are of the
-    cells that ran under the circumstances of most of their task's, NaN where none did.
+    The square of the bias is the mean of squares, and its interval that of this mean: the seeds'
+    distances to their own limits add up like standard errors (Zou and Donner, Statistics in
+    Medicine 27, 2008). Where both the exact gradient and an estimate without noise are zero, all of
+    these are. Seconds are of the cells that ran under the circumstances of most of their task's,
+    NaN where none did.
     """
     table = table.assign(seconds=comparable(table, "seconds"))
     rows = [
@@ -62,8 +68,8 @@ def _mean(own: pd.DataFrame) -> dict[str, Any]:
     """The figures of one measurement, from its rows of several seeds."""
     norm = own["exact_norm"]
 
-    def relative(name: str) -> pd.Series:
-        return (own[name] / norm**2).where((norm > 0) | (own[name] != 0), 0.0)
+    def relative(values: pd.Series) -> pd.Series:
+        return (values / norm**2).where((norm > 0) | (values != 0), 0.0)
 
     def mean(values: pd.Series) -> float:
         return float(values.mean(skipna=False))
@@ -71,9 +77,13 @@ def _mean(own: pd.DataFrame) -> dict[str, Any]:
     def error(values: pd.Series) -> float:
         return math.sqrt(float((values**2).sum(skipna=False))) / len(values)
 
-    square = mean(relative("bias_square"))
-    bias, low, high = norm_interval(square, error(relative("bias_square_error")))
-    variance = mean(relative("variance"))
+    above = own["bias_high"] ** 2 - own["bias_square"].clip(lower=0)
+    bias, low, high = norm_interval(
+        mean(relative(own["bias_square"])),
+        below=Z * error(relative(own["bias_square_error"])),
+        above=error(relative(above)),
+    )
+    variance = mean(relative(own["variance"]))
     return {
         "step": mean(own["step"]),
         "seeds": len(own),
@@ -82,7 +92,7 @@ def _mean(own: pd.DataFrame) -> dict[str, Any]:
         "bias_low": low,
         "bias_high": high,
         "variance": variance,
-        "variance_error": error(relative("variance_error")),
+        "variance_error": error(relative(own["variance_error"])),
         "cosine": mean(own["cosine"]),
         "cosine_error": error(own["cosine_error"]),
         "mean_squared_error": bias**2 + variance,

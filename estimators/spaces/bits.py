@@ -91,7 +91,9 @@ class BernoulliBits(PlainDistribution):
         return -F.binary_cross_entropy_with_logits(logits, z, reduction="none").sum(dim=2)
 
     def entropy(self) -> Float[Tensor, " B"]:
-        return (F.softplus(self.scores) - self.scores * self.probabilities).sum(dim=1)
+        # At −|score|, which has the same: the terms cancel where the score is large.
+        against = -self.scores.abs()
+        return (F.softplus(against) - against * against.sigmoid()).sum(dim=1)
 
     def mode(self) -> Float[Tensor, "B D"]:
         return self.space.best(self.scores)

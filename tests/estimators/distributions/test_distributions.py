@@ -140,6 +140,35 @@ def test_entropy_passes_gradcheck(name: str) -> None:
     )
 
 
+FAR = (0.0, 0.5, 10.0, 17.0, 19.9, 20.1, 30.0, 40.0, 80.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_entropy_of_bits_and_its_slope_are_right_at_any_score(dtype: torch.dtype) -> None:
+    """To some last digits of their own, however small they are."""
+    s = torch.tensor([sign * score for score in FAR for sign in (1, -1)], dtype=dtype)
+    s.requires_grad_()
+    entropy = Bits(1).plain(s[:, None]).entropy()
+    (slope,) = torch.autograd.grad(entropy.sum(), s)
+    e = (-s.detach().double().abs()).exp()  # −|s| is the log-odds of the rarer value
+    rare = e / (1 + e)
+    by_hand = e.log1p() - e.log() * rare
+    digits = 20 * torch.finfo(dtype).eps
+    torch.testing.assert_close(entropy.double(), by_hand, rtol=digits, atol=0)
+    by_hand = -s.detach().double() * rare / (1 + e)
+    torch.testing.assert_close(slope.double(), by_hand, rtol=digits, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_entropy_of_a_bit_that_is_certain_is_zero(dtype: torch.dtype) -> None:
+    s = torch.tensor([[100.0], [-100.0], [1e4], [-1e4]], dtype=dtype, requires_grad=True)
+    entropy = Bits(1).plain(s).entropy()
+    entropy.sum().backward()
+    assert s.grad is not None
+    for found in (entropy, s.grad):
+        torch.testing.assert_close(found, torch.zeros_like(found), rtol=0, atol=1e-41)
+
+
 @pytest.mark.parametrize("make", [plain, sparsemax])
 @pytest.mark.parametrize("space", [Bits(3), Categoricals(1, 3), Categoricals(2, 3)], ids=repr)
 def test_entropy_survives_certainty(make: Make, space: Space) -> None:
