@@ -40,7 +40,7 @@ def bit_marginals(
     are those of the single problem at (1 + η) / 2.
 
     Args:
-        scores: of any floating dtype.
+        scores: of any floating dtype; the work is done in float64.
         budget: most bits on, or None for no bound.
         parametrisation: "pairs" (the paper's) or "single".
     Returns:
@@ -49,8 +49,8 @@ def bit_marginals(
         ValueError: a score is not finite, or the budget is negative.
     """
     check_finite(scores)
-    exact = scores.to(torch.promote_types(scores.dtype, torch.float32))  # it counts bits
-    return single_marginals(single_scores(exact, parametrisation), budget).to(scores.dtype)
+    shifted = single_scores(scores.double(), parametrisation)
+    return single_marginals(shifted, budget).to(scores.dtype)
 
 
 def single_marginals(shifted: Float[Tensor, "B D"], budget: int | None) -> Float[Tensor, "B D"]:
@@ -80,9 +80,14 @@ def _project_on_budget(shifted: Float[Tensor, "B D"], budget: int) -> Float[Tens
 
     Σ clip(s − τ, 0, 1) falls piecewise linearly in τ, with kinks at s and s − 1: the segment
     that holds the budget tells which marginals are fractional, and τ follows from their sum.
+
+    With c the budget's last score from the top, τ is in [c − 1, c). Scores are taken from c, beyond
+    ±1 of which a bit is on or off: what they have in common, or how far they go, costs no digits.
     """
+    size = shifted.shape[1]
+    last_within = shifted.detach().topk(max(budget, 1), dim=1).values[:, -1:]
+    shifted = (shifted - last_within).clamp(-1, 1)
     detached = shifted.detach()
-    size = detached.shape[1]
     kinks, order = torch.cat([detached - 1, detached], dim=1).sort(dim=1)
     slopes = torch.where(order < size, -1.0, 1.0).to(kinks.dtype).cumsum(dim=1)
     falls = (slopes[:, :-1] * kinks.diff(dim=1)).cumsum(dim=1)
