@@ -3,7 +3,7 @@
 Nothing here knows of estimators or tasks: the folder can be used on its own.
 """
 
-from entmax import sparsemax
+import entmax
 
 from estimators.mappings.active_set import ActiveSetSolution, Oracle, sparsemap
 from estimators.mappings.bit_sparsemap import BitSolver, SparseSolution, sparsemap_bits
@@ -16,7 +16,11 @@ from estimators.mappings.categoricals import (
     topk_sparsemax_categoricals,
 )
 from estimators.mappings.closed_form import Parametrisation, bit_marginals
+from estimators.mappings.finite import mapping
 from estimators.mappings.oracles import best_bits, best_bits_within, best_chain
+
+sparsemax = mapping(entmax.sparsemax)
+"""The library's: sparsemax(scores, dim=-1)."""
 
 __all__ = [
     "ActiveSetSolution",

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from estimators.mappings.finite import check_finite
+from estimators.mappings.finite import check_finite, mapping
 
 Parametrisation = Literal["pairs", "single"]
 
@@ -27,6 +27,7 @@ def single_scores(
     return (1 + scores) / 2 if parametrisation == "pairs" else scores
 
 
+@mapping
 def bit_marginals(
     scores: Float[Tensor, "B D"],
     budget: int | None = None,
@@ -46,6 +47,7 @@ def bit_marginals(
     Returns:
         Differentiable in the scores.
     Raises:
+        TypeError: the scores are no floating-point numbers.
         ValueError: a score is not finite, or the budget is negative.
     """
     check_finite(scores)
