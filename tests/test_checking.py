@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
-from estimators.mappings import sparsemap, sparsemap_bits, top_bit_vectors
+from estimators.mappings import best_bits, sparsemap, sparsemap_bits, top_bit_vectors
 from estimators.mappings.active_set import ActiveSetSolution, on_its_support
 from tests.checking import checked
 
@@ -22,7 +22,7 @@ def transposed(x: Float[Tensor, "A B"]) -> Float[Tensor, "B A"]:
     ("call", "problem"),
     [
         (lambda: top_bit_vectors(torch.zeros(3), 2), "parameter 'scores'"),
-        (lambda: top_bit_vectors(torch.zeros(1, 3).long(), 2), "parameter 'scores'"),
+        (lambda: best_bits(torch.zeros(1, 3).long()), "parameter 'scores'"),
         (lambda: top_bit_vectors(torch.zeros(1, 3), 2.0), "parameter 'k'"),  # type: ignore[arg-type]
         (
             lambda: on_its_support(torch.zeros(1, 2, 3), torch.zeros(1, 4), torch.zeros(1, 3)),

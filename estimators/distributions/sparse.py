@@ -7,6 +7,7 @@ from entmax import sparsemax_loss
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from estimators.mappings.finite import in_their_dtype
 from estimators.mappings.support import least
 from estimators.sampler import Sampler
 from estimators.spaces.base import Space
@@ -47,9 +48,10 @@ class SparseDistribution(FiniteDistribution):
         # Two indicator vectors agree where their Hamming distance |z| + |v| − 2⟨z, v⟩ is zero.
         dtype = self.probabilities.dtype
         point, other = (self.space.point(one, dtype).flatten(2) for one in (z, self.listed))
-        overlap = torch.einsum("bsp,bmp->bsm", point, other)
-        distance = point.sum(dim=2)[:, :, None] + other.sum(dim=2)[:, None, :] - 2 * overlap
-        return torch.einsum("bsm,bm->bs", (distance < 0.5).to(dtype), self.probabilities).log()
+        with in_their_dtype(self.scores):
+            overlap = torch.einsum("bsp,bmp->bsm", point, other)
+            distance = point.sum(dim=2)[:, :, None] + other.sum(dim=2)[:, None, :] - 2 * overlap
+            return torch.einsum("bsm,bm->bs", (distance < 0.5).to(dtype), self.probabilities).log()
 
     def entropy(self) -> Float[Tensor, " B"]:
         # Logarithms need no gradient, as probabilities sum to one; and where there is hardly any
@@ -79,13 +81,15 @@ class SparseDistribution(FiniteDistribution):
 
     def marginals(self) -> Float[Tensor, "B *point"]:
         point = self.space.point(self.listed, self.probabilities.dtype)
-        mean = torch.einsum("bm,bmp->bp", self.probabilities, point.flatten(2))
+        with in_their_dtype(self.scores):
+            mean = torch.einsum("bm,bmp->bp", self.probabilities, point.flatten(2))
         return mean.view(len(mean), *self.space.point_shape)
 
     def label_loss(self, target: Int[Tensor, "B V"]) -> Float[Tensor, " B"]:
         """The loss on known categories that belongs to sparsemax (Martins & Astudillo 2016), and
         to SparseMAP, over all categories of each variable."""
-        loss = sparsemax_loss(self.scores.flatten(0, 1), target.flatten())
+        with in_their_dtype(self.scores):
+            loss = sparsemax_loss(self.scores.flatten(0, 1), target.flatten())
         return loss.view_as(target).sum(dim=1)
 
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from estimators.mappings.finite import check_finite
+from estimators.mappings.finite import check_finite, mapping
 from estimators.mappings.support import narrowed
 
 Oracle = Callable[[Float[Tensor, "B D"]], Float[Tensor, "B D"]]
@@ -41,6 +41,7 @@ class ActiveSetSolution(NamedTuple):
     """The residual is within the tolerance."""
 
 
+@mapping
 def sparsemap(
     scores: Float[Tensor, "B D"],
     oracle: Oracle,
@@ -60,6 +61,7 @@ def sparsemap(
             compete, as those of structures may, rounding leaves some 10⁻⁷ of the largest.
         max_iterations: vertices looked at, at most; a row that needs more is not converged.
     Raises:
+        TypeError: the scores are no floating-point numbers.
         ValueError: a score is not finite.
     """
     check_finite(scores)

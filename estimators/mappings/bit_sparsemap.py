@@ -28,7 +28,7 @@ from estimators.mappings.closed_form import (
     single_marginals,
     single_scores,
 )
-from estimators.mappings.finite import check_finite
+from estimators.mappings.finite import check_finite, mapping
 from estimators.mappings.lp_sparsemap import reference_solution
 from estimators.mappings.support import narrowed
 
@@ -65,6 +65,7 @@ class SparseSolution:
         return (self.probabilities > 0).sum(dim=1) < dimension + 1
 
 
+@mapping
 def sparsemap_bits(
     scores: Float[Tensor, "B D"],
     budget: int | None = None,
@@ -85,6 +86,7 @@ def sparsemap_bits(
         tolerance: on the residual, for the active-set method.
         max_iterations: of the active-set method; a row that needs more keeps its residual.
     Raises:
+        TypeError: the scores are no floating-point numbers.
         ValueError: a score is not finite, the budget is negative, or the solver can't do it.
         RuntimeError: lp-sparsemap was asked for and is not there.
     """

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from estimators.mappings.finite import check_finite
+from estimators.mappings.finite import check_finite, mapping
 from estimators.mappings.support import sparsemax
 
 MAX_ENUMERATED_BITS = 16
@@ -40,6 +40,7 @@ def all_bit_vectors(size: int, like: Float[Tensor, "..."]) -> Float[Tensor, "2**
     return (codes[:, None] >> places & 1).to(like.dtype)
 
 
+@mapping
 def top_bit_vectors(scores: Float[Tensor, "B D"], k: int) -> Float[Tensor, "B {k} D"]:
     """The k bit-vectors of highest score for every row, best first.
 
@@ -54,6 +55,7 @@ def top_bit_vectors(scores: Float[Tensor, "B D"], k: int) -> Float[Tensor, "B {k
     Returns:
         Zeros and ones in the dtype of `scores`, without gradient.
     Raises:
+        TypeError: the scores are no floating-point numbers.
         ValueError: k is out of range, or a score is not finite.
     """
     rows, size = scores.shape
@@ -78,6 +80,7 @@ def top_bit_vectors(scores: Float[Tensor, "B D"], k: int) -> Float[Tensor, "B {k
     return best.scatter(2, places, best.gather(2, places) ^ flips).to(scores.dtype)
 
 
+@mapping
 def topk_sparsemax(scores: Float[Tensor, "B D"], k: int) -> TopKSparsemax:
     """Top-k sparsemax (Correia et al. 2020, section 4.1): sparsemax over the k best bit-vectors.
 
@@ -85,6 +88,7 @@ def topk_sparsemax(scores: Float[Tensor, "B D"], k: int) -> TopKSparsemax:
         scores: of any floating dtype.
         k: 1 to 2^D; with k = 2^D this is the full sparsemax.
     Raises:
+        TypeError: the scores are no floating-point numbers.
         ValueError: k is out of range, or a score is not finite.
     """
     vertices = top_bit_vectors(scores, k)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from estimators.mappings.finite import check_finite
+from estimators.mappings.finite import check_finite, mapping
 from estimators.mappings.support import least, sparsemax
 
 
@@ -33,6 +33,7 @@ class SparseAssignments(NamedTuple):
     """(B, V, C): sparsemax of the scores of each variable, differentiable in them."""
 
 
+@mapping
 def top_assignments(scores: Tensor, k: int) -> Tensor:
     """The k assignments of highest score for every row, best first.
 
@@ -47,6 +48,7 @@ def top_assignments(scores: Tensor, k: int) -> Tensor:
     Returns:
         (B, k, V) int64, without gradient.
     Raises:
+        TypeError: the scores are no floating-point numbers.
         ValueError: k is out of range, or a score is not finite.
     """
     rows, variables, categories = scores.shape
@@ -66,6 +68,7 @@ def top_assignments(scores: Tensor, k: int) -> Tensor:
     return order.gather(2, ranks).transpose(1, 2)
 
 
+@mapping
 def topk_sparsemax_categoricals(scores: Tensor, k: int) -> TopKAssignments:
     """Top-k sparsemax (Correia et al. 2020, section 4.1): sparsemax over the k best assignments.
 
@@ -73,6 +76,7 @@ def topk_sparsemax_categoricals(scores: Tensor, k: int) -> TopKAssignments:
         scores: (B, V, C), any floating dtype.
         k: 1 to C^V; with k = C^V this is the full sparsemax.
     Raises:
+        TypeError: the scores are no floating-point numbers.
         ValueError: k is out of range, or a score is not finite.
     """
     assignments = top_assignments(scores, k)
@@ -82,6 +86,7 @@ def topk_sparsemax_categoricals(scores: Tensor, k: int) -> TopKAssignments:
     return TopKAssignments(assignments, sparsemax(differences))
 
 
+@mapping
 def sparsemap_categoricals(scores: Tensor) -> SparseAssignments:
     """SparseMAP over assignments (Niculae et al. 2018), in closed form.
 
@@ -98,6 +103,7 @@ def sparsemap_categoricals(scores: Tensor) -> SparseAssignments:
     Args:
         scores: (B, V, C), any floating dtype; the work is done in float64.
     Raises:
+        TypeError: the scores are no floating-point numbers.
         ValueError: a score is not finite.
     """
     check_finite(scores)

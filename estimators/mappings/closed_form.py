@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from estimators.mappings.finite import check_finite
+from estimators.mappings.finite import check_finite, mapping
 from estimators.mappings.support import least
 
 Parametrisation = Literal["pairs", "single"]
@@ -28,6 +28,7 @@ def single_scores(
     return (1 + scores) / 2 if parametrisation == "pairs" else scores
 
 
+@mapping
 def bit_marginals(
     scores: Float[Tensor, "B D"],
     budget: int | None = None,
@@ -41,12 +42,13 @@ def bit_marginals(
     are those of the single problem at (1 + η) / 2.
 
     Args:
-        scores: of any floating dtype.
+        scores: of any floating dtype; the work is done in float64.
         budget: most bits on, or None for no bound.
         parametrisation: "pairs" (the paper's) or "single".
     Returns:
         Differentiable in the scores.
     Raises:
+        TypeError: the scores are no floating-point numbers.
         ValueError: a score is not finite, or the budget is negative.
     """
     check_finite(scores)
@@ -94,12 +96,14 @@ def _project_on_budget(shifted: Float64[Tensor, "B D"], budget: int) -> Float64[
 
     Σ clip(s − τ, 0, 1) falls piecewise linearly in τ, with kinks at s and s − 1: the segment
     that holds the budget tells which marginals are fractional, and τ follows from their sum.
-    Scores are taken relative to the last that has room, within 1 of τ wherever any is fractional,
-    so that what all have in common costs no digits.
+
+    With c the budget's last score from the top, τ is in [c − 1, c). Scores are taken from c, beyond
+    ±1 of which a bit is on or off: what they have in common, or how far they go, costs no digits.
     """
-    shifted = shifted - shifted.detach().topk(max(budget, 1), dim=1).values[:, -1:]
+    size = shifted.shape[1]
+    last_within = shifted.detach().topk(max(budget, 1), dim=1).values[:, -1:]
+    shifted = (shifted - last_within).clamp(-1, 1)
     detached = shifted.detach()
-    size = detached.shape[1]
     kinks, order = torch.cat([detached - 1, detached], dim=1).sort(dim=1)
     slopes = torch.where(order < size, -1.0, 1.0).to(kinks.dtype).cumsum(dim=1)
     falls = (slopes[:, :-1] * kinks.diff(dim=1)).cumsum(dim=1)

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from estimators.mappings.finite import mapping
+
 
 class _Sparsemax(torch.autograd.Function):
     """The library's, with the derivative of the support that it gives.
@@ -35,8 +37,13 @@ class _Sparsemax(torch.autograd.Function):
         return inside - mean * support
 
 
+@mapping
 def sparsemax(scores: Float[Tensor, "*B M"]) -> Float[Tensor, "*B M"]:
-    """argmin_p ‖p − s‖² over the simplex, along the last dimension (Martins & Astudillo 2016)."""
+    """argmin_p ‖p − s‖² over the simplex, along the last dimension (Martins & Astudillo 2016).
+
+    Raises:
+        TypeError: the scores are no floating-point numbers.
+    """
     found: Tensor = _Sparsemax.apply(scores)  # type: ignore[no-untyped-call]
     return found
 

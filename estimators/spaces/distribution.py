@@ -11,6 +11,7 @@ from typing import NamedTuple
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from estimators.mappings.finite import check_floating
 from estimators.sampler import Sampler
 
 
@@ -33,6 +34,8 @@ class Distribution(ABC):
         scores: that it came from.
         log_volume: log of the total measure of what z ranges over, the largest entropy that there
             can be, in nats: under the prior that has it, KL = log_volume − entropy.
+    Raises:
+        TypeError: the scores are no floating-point numbers.
     """
 
     unsolved: Bool[Tensor, " B"] | None = None
@@ -40,6 +43,7 @@ class Distribution(ABC):
     from one."""
 
     def __init__(self, scores: Float[Tensor, "B *scores"], log_volume: float) -> None:
+        check_floating(scores)
         self.scores = scores
         self.log_volume = log_volume
 

@@ -284,7 +284,7 @@ PINNED = {
     "signal_game": 1.2111990286037326,
     "bitvector": 192.39107818222044,
 }
-"""Test losses of tiny cells at NUMERICS = 10, with kernels that are pinned on a processor of AMD's."""
+"""Test losses of tiny cells at NUMERICS = 10, with pinned kernels on a processor of AMD's."""
 
 
 @pytest.fixture

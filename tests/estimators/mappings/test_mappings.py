@@ -370,28 +370,3 @@ def test_topk_sparsemax_of_many_large_scores_in_float32(k: int, scale: float) ->
         for vertices, p, _ in (topk_sparsemax(scores, k), topk_sparsemax(scores.double(), k))
     )
     torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("parametrisation", ["pairs", "single"])
-@pytest.mark.parametrize("magnitude", [1.0, 1e2, 1e4, 1e6])
-@pytest.mark.parametrize("size", [6, 128])
-def test_what_scores_have_in_common_costs_a_budget_no_digits(
-    size: int, magnitude: float, parametrisation: Parametrisation, dtype: torch.dtype
-) -> None:
-    """Of offsets that are whole numbers, so that scores next to them are the same but for these."""
-    budget, eighths = size // 2, torch.arange(64).view(-1, 1)
-    scores = random_scores(64, size).mul(8).round().div(8) * (1 + eighths % 3)
-    offset = round(magnitude)
-    wanted = bit_marginals(scores + 4 * size, budget, parametrisation)
-    found = bit_marginals((scores + 4 * size + offset).to(dtype), budget, parametrisation)
-    close = 4 * torch.finfo(dtype).eps if dtype == torch.float32 else 1e-11 * size
-    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=close)
-    assert (found.double().sum(dim=1) <= budget + size * close).all()
-    for solver in ("closed-form", "active-set"):
-        solution = sparsemap_bits(
-            (scores + 4 * size + offset).to(dtype), budget, parametrisation, solver
-        )
-        counts = solution.vertices.sum(dim=2)
-        assert (counts <= budget)[solution.probabilities > 0].all()
-        assert (solution.residual < 1e-5).all()
