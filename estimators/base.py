@@ -30,7 +30,8 @@ ExactFor = Literal["linear", "multilinear", "quadratic"]
 in each; quadratic in all of them together."""
 
 Objective = Literal["elbo", "multi-sample"]
-"""What is descended: E_q[f] − λ H(q), or the estimator's own bound on several samples of z."""
+"""What is descended: E_q[f] − λ H(q), or −E[log mean exp −(f + λ log q)] over several samples of z,
+whose decoder weights come with the estimate; the step gives them to λ log q too."""
 
 
 @dataclass(frozen=True)

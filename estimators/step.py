@@ -74,7 +74,10 @@ def take_step(
         wanted = _joined(estimator.space, wanted, beside)
     costs, slopes, term = run(cost, context, wanted, at_once)
     own, others = costs[:count], costs[count:]
-    evaluated = Evaluated(_signal(estimator, q, proposal, own.detach(), entropy_weight), slopes)
+    several = estimator.objective == "multi-sample"
+    log_q = _log_q(q, proposal, several) if estimator.log_q_in_costs else None
+    signal = own.detach() if log_q is None else own.detach() + entropy_weight * log_q.detach()
+    evaluated = Evaluated(signal, slopes)
     estimate = estimator.combine(q, proposal, evaluated)
     check_estimate(estimator, estimate, scores, count)
     if term is None:
@@ -85,10 +88,13 @@ def take_step(
             assert beside.weight is not None
             term = term + (beside.weight * others).sum()
     loss, objective = term, estimate.objective.sum()
-    if not estimator.log_q_in_costs:
+    if log_q is None:
         entropy = q.entropy().sum()
         loss = loss - scale * entropy_weight * estimate.scale * entropy
         objective = objective - entropy_weight * entropy.detach()
+    elif several:  # costs weigh unequally, and q has a part of each
+        assert estimate.decoder_weight is not None
+        loss = loss + scale * entropy_weight * (estimate.decoder_weight.detach() * log_q).sum()
     if estimate.surrogate is not None:
         loss = loss + scale * estimate.surrogate.sum()
     if estimate.own_loss is not None:
@@ -96,18 +102,11 @@ def take_step(
     return Step(loss, scale * objective, proposal, evaluated, others.detach(), estimate)
 
 
-def _signal(
-    estimator: Estimator,
-    q: Distribution,
-    proposal: Proposal,
-    costs: Float[Tensor, " N"],
-    entropy_weight: float,
-) -> Float[Tensor, " N"]:
-    """The costs, with λ log q(z) in them where the estimator wants that."""
-    if not estimator.log_q_in_costs:
-        return costs
+def _log_q(q: Distribution, proposal: Proposal, graph: bool) -> Float[Tensor, " N"]:
+    """log q(z), with the scores' graph or without."""
     z = proposal.z.unflatten(0, (len(q.scores), -1))
-    return costs + entropy_weight * q.log_prob(z).detach().flatten()
+    with torch.set_grad_enabled(graph):
+        return q.log_prob(z).flatten()
 
 
 def _joined(space: Space, proposal: Wanted, beside: Wanted) -> Wanted:

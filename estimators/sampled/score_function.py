@@ -3,14 +3,14 @@
     ∇ E_q[f(z)] = E_q[(f(z) − b) ∇ log q(z)],   estimated with S samples z ~ q
 
 (Williams 1992). Any b leaves the expectation as it is; a good one lowers the variance. Here it
-is zero (`sfe`), a moving average (`sfe-ma`) or trained (`sfe-learned`, `nvil`).
+is zero (`sfe`), a moving average (`sfe-ma`) or trained (`sfe-constant`, `sfe-learned`, `nvil`).
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from estimators.base import Bias, Estimate, Evaluated, Knob, Proposal
@@ -18,7 +18,7 @@ from estimators.registry import register
 from estimators.sampled.baselines import MovingAverage, baseline_network
 from estimators.sampled.sampling import Sampling, SamplingSettings
 from estimators.sampler import Sampler
-from estimators.searched import DECAY, SAMPLES, Choices
+from estimators.searched import DECAY, SAMPLES
 from estimators.spaces.base import Space
 from estimators.spaces.distribution import Distribution
 
@@ -98,39 +98,10 @@ class MovingAverageBaseline(ScoreFunction):
         self.average.update(evaluated.costs.mean())
 
 
-@register
-class LearnedBaseline(ScoreFunction):
-    """b is trained by least squares: a constant, or a network of x."""
+class TrainedBaseline(ScoreFunction):
+    """b is trained by least squares."""
 
-    name = "sfe-learned"
-    citation = "Mnih & Gregor 2014; Ranganath et al. 2014"
     searched_training = frozenset({"baseline_learning_rate"})
-
-    class Settings(ScoreFunction.Settings, frozen=True):
-        form: Annotated[Literal["constant", "network"], Choices()] = Field(
-            "network", description="what the baseline b is"
-        )
-        hidden: int = Field(128, ge=1, description="width of the network's hidden layers")
-        layers: int = Field(1, ge=1, description="number of hidden layers")
-
-    network: nn.Module | None
-    constant: nn.Parameter | None
-
-    def __init__(self, space: Space, settings: Settings, features: int = 0) -> None:
-        super().__init__(space, settings, features)
-        if settings.form == "network":
-            self.network = baseline_network(features, settings.hidden, settings.layers)
-            self.constant = None
-        else:
-            self.network = None
-            self.constant = nn.Parameter(torch.zeros(()))
-
-    def baseline(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
-        if self.network is not None:
-            b: Tensor = self.network(features).squeeze(1)
-            return b
-        assert self.constant is not None
-        return self.constant.expand(len(features))
 
     def own_loss(
         self, costs: Float[Tensor, "B S"], baseline: Float[Tensor, "B 1"]
@@ -139,7 +110,42 @@ class LearnedBaseline(ScoreFunction):
 
 
 @register
-class NVIL(ScoreFunction):
+class ConstantBaseline(TrainedBaseline):
+    """b is a trained number, the same for all rows."""
+
+    name = "sfe-constant"
+    citation = "Ranganath et al. 2014"
+
+    def __init__(self, space: Space, settings: BaseModel, features: int = 0) -> None:
+        super().__init__(space, settings, features)
+        self.constant = nn.Parameter(torch.zeros(()))
+
+    def baseline(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
+        return self.constant.expand(len(features))
+
+
+@register
+class LearnedBaseline(TrainedBaseline):
+    """b is a trained network of x."""
+
+    name = "sfe-learned"
+    citation = "Mnih & Gregor 2014"
+
+    class Settings(ScoreFunction.Settings, frozen=True):
+        hidden: int = Field(128, ge=1, description="width of the network's hidden layers")
+        layers: int = Field(1, ge=1, description="number of hidden layers")
+
+    def __init__(self, space: Space, settings: Settings, features: int = 0) -> None:
+        super().__init__(space, settings, features)
+        self.network = baseline_network(features, settings.hidden, settings.layers)
+
+    def baseline(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
+        b: Tensor = self.network(features).squeeze(1)
+        return b
+
+
+@register
+class NVIL(TrainedBaseline):
     """b = b_ψ(x) + c, and the signal is divided by max(1, σ) (Mnih & Gregor 2014, algorithm 1).
 
     b_ψ is trained by least squares, on f − c. c and σ² are moving averages of the mean and the
@@ -149,7 +155,6 @@ class NVIL(ScoreFunction):
     """
 
     name = "nvil"
-    searched_training = frozenset({"baseline_learning_rate"})
     citation = "Mnih & Gregor 2014"
     bias: ClassVar[Bias] = "scaled"
     knobs = (Knob("decay", (0.5, 0.8, 0.99)),)
@@ -173,11 +178,6 @@ class NVIL(ScoreFunction):
 
     def scale(self) -> Float[Tensor, ""]:
         return 1 / self.variance.value.sqrt().clamp(min=1)
-
-    def own_loss(
-        self, costs: Float[Tensor, "B S"], baseline: Float[Tensor, "B 1"]
-    ) -> Float[Tensor, ""]:
-        return (costs - baseline).square().mean()
 
     def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
         b = proposal.extras["baseline"].detach() - self.centre.value

@@ -120,3 +120,30 @@ class Factorised(Space):
     ) -> Float[Tensor, "B *scores"]:
         """Scores of a plain q with these marginals, but for a share of at most 1 that goes to the
         uniform q: every assignment has a positive probability."""
+
+    @abstractmethod
+    def pulled_back(
+        self, marginals: Float[Tensor, "*batch"], slope: Float[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch"]:
+        """⟨slope, ∂μ/∂scores⟩, at these marginals μ of the plain q."""
+
+    @abstractmethod
+    def perturbed_given(
+        self,
+        scores: Float[Tensor, "B #S *scores"],
+        point: Float[Tensor, "B S *point"],
+        noise: Float[Tensor, "B S *scores"],
+    ) -> Float[Tensor, "B S *scores"]:
+        """Perturbed scores, up to a constant of each variable, given that this is the point of
+        their best assignment: a function of the scores, with fresh noise as `noise` gives it
+        (Tucker et al. 2017, appendix C)."""
+
+    @abstractmethod
+    def noise_given(
+        self,
+        scores: Float[Tensor, "B #S *scores"],
+        point: Float[Tensor, "B S *point"],
+        perturbed: Float[Tensor, "B S *scores"],
+    ) -> Float[Tensor, "B S *scores"]:
+        """The noise for which `perturbed_given` gives these, whose best assignment has the
+        point."""

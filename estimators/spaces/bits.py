@@ -70,6 +70,29 @@ class Bits(Factorised):
     def smoothed(self, marginals: Float[Tensor, "B D"], share: float) -> Float[Tensor, "B D"]:
         return marginals.clamp(share / 2, 1 - share / 2).logit()
 
+    def pulled_back(
+        self, marginals: Float[Tensor, "*batch"], slope: Float[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch"]:
+        return slope * marginals * (1 - marginals)
+
+    def perturbed_given(
+        self,
+        scores: Float[Tensor, "B #S D"],
+        point: Float[Tensor, "B S D"],
+        noise: Float[Tensor, "B S D"],
+    ) -> Float[Tensor, "B S D"]:
+        side = 2 * point - 1
+        return side * F.softplus(side * noise + F.softplus(side * scores))
+
+    def noise_given(
+        self,
+        scores: Float[Tensor, "B #S D"],
+        point: Float[Tensor, "B S D"],
+        perturbed: Float[Tensor, "B S D"],
+    ) -> Float[Tensor, "B S D"]:
+        side, size = 2 * point - 1, perturbed.abs()
+        return side * (size + (-(-size).expm1()).log() - F.softplus(side * scores))
+
 
 class BernoulliBits(PlainDistribution):
     """D independent bits; the scores are their log-odds."""

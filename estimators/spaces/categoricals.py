@@ -98,6 +98,32 @@ class Categoricals(Factorised):
     def smoothed(self, marginals: Float[Tensor, "B V C"], share: float) -> Float[Tensor, "B V C"]:
         return ((1 - share) * marginals + share / self.categories).log()
 
+    def pulled_back(
+        self, marginals: Float[Tensor, "*batch"], slope: Float[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch"]:
+        return marginals * (slope - (marginals * slope).sum(dim=-1, keepdim=True))
+
+    def perturbed_given(
+        self,
+        scores: Float[Tensor, "B #S V C"],
+        point: Float[Tensor, "B S V C"],
+        noise: Float[Tensor, "B S V C"],
+    ) -> Float[Tensor, "B S V C"]:
+        top = (noise * point).sum(dim=3, keepdim=True)
+        below = -torch.logaddexp(-noise - scores.log_softmax(dim=3), -top)
+        return torch.where(point > 0, top, below)
+
+    def noise_given(
+        self,
+        scores: Float[Tensor, "B #S V C"],
+        point: Float[Tensor, "B S V C"],
+        perturbed: Float[Tensor, "B S V C"],
+    ) -> Float[Tensor, "B S V C"]:
+        perturbed = perturbed - scores.logsumexp(dim=3, keepdim=True)
+        gap = (perturbed * point).sum(dim=3, keepdim=True) - perturbed
+        below = perturbed - scores.log_softmax(dim=3) - (-(-gap).expm1()).log()
+        return torch.where(point > 0, perturbed, below)
+
 
 class IndependentCategoricals(PlainDistribution):
     """A softmax for each variable."""

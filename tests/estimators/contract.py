@@ -227,24 +227,33 @@ def exact(
     estimator: Estimator, problem: Problem, f: CostFunction, entropy_weight: float = 0.0
 ) -> Gradients:
     """Σ_z q(z) f(z) over all z, and gradients by central differences, λ Σ_z q log q included: in
-    the value too, where the estimator has it in its costs."""
+    the value too, where the estimator has it in its costs. Or the bound on several samples, over
+    all tuples of z."""
     z = problem.assignments()
     point = problem.point(z)
 
-    def value(scores: Tensor, theta: Tensor, entropy_weight: float = 0.0) -> Tensor:
+    def elbo(scores: Tensor, theta: Tensor, weight: float) -> Tensor:
         q = estimator.distribution(scores[None])
         p = q.log_prob(z[None]).exp().squeeze(0)
         expected = (p * f(point, theta.expand(len(z), -1))).sum()
-        return expected + entropy_weight * torch.special.xlogy(p, p).sum()
+        return expected + weight * torch.special.xlogy(p, p).sum()
 
+    def multi_sample(scores: Tensor, theta: Tensor, weight: float) -> Tensor:
+        samples = estimator.calls_per_row
+        tuples = torch.cartesian_prod(*[torch.arange(len(z))] * samples).view(-1, samples)
+        log_q = estimator.distribution(scores[None]).log_prob(z[None])[0]
+        log_w = -f(point, theta.expand(len(z), -1)) - weight * log_q
+        bound = log_w[tuples].logsumexp(dim=1) - math.log(samples)
+        return -(log_q[tuples].sum(dim=1).exp() * bound).sum()
+
+    value = elbo if estimator.objective == "elbo" else multi_sample
     of_value = entropy_weight if estimator.log_q_in_costs else 0.0
+    scores, theta = problem.scores, problem.theta
     with torch.no_grad():
         return Gradients(
-            value(problem.scores, problem.theta, of_value),
-            central_differences(
-                lambda scores: value(scores, problem.theta, entropy_weight), problem.scores
-            ),
-            central_differences(lambda theta: value(problem.scores, theta), problem.theta),
+            value(scores, theta, of_value),
+            central_differences(lambda moved: value(moved, theta, entropy_weight), scores),
+            central_differences(lambda moved: value(scores, moved, of_value), theta),
         )
 
 

@@ -12,9 +12,10 @@ from estimators.relaxed.gumbel import GumbelSoftmax, StraightThroughGumbel
 from estimators.sampled.other_assignments import LeaveOneOut, SecondSample, SelfCritic
 from estimators.sampled.score_function import (
     NVIL,
+    ConstantBaseline,
     LearnedBaseline,
     MovingAverageBaseline,
-    ScoreFunction,
+    TrainedBaseline,
 )
 from estimators.sampled.sum_and_sample import SumAndSample
 from estimators.sampler import Sampler
@@ -143,20 +144,16 @@ def test_the_critic_is_the_mode() -> None:
     assert torch.equal(z.extras["z"][:, 3:], q.mode()[:, None])
 
 
-LEARNED = [
-    (LearnedBaseline, {"form": "constant"}),
-    (LearnedBaseline, {"form": "network"}),
-    (NVIL, {}),
-]
+TRAINED: list[type[TrainedBaseline]] = [ConstantBaseline, LearnedBaseline, NVIL]
 
 
-@pytest.mark.parametrize(("estimator", "settings"), LEARNED)
+@pytest.mark.parametrize("estimator", TRAINED)
 def test_a_baseline_is_trained_by_least_squares(
-    estimator: type[ScoreFunction], settings: dict[str, str]
+    estimator: type[TrainedBaseline],
 ) -> None:
     """The loss is lowest where a row's baseline is the mean of its costs, and falls towards it."""
     torch.manual_seed(0)
-    instance = estimator.make(SPACE, features=1, samples=2, **settings).double()
+    instance = estimator.make(SPACE, features=1, samples=2).double()
     q, right = instance.distribution(SCORES), propose(instance, numbers([[1.0], [-1.0]]))
     costs = numbers([3.0, 5.0, -2.0, 0.0])
 
@@ -175,13 +172,13 @@ def test_a_baseline_is_trained_by_least_squares(
         assert (slope(target - away) < 0).all()
 
 
-@pytest.mark.parametrize(("estimator", "settings"), LEARNED)
+@pytest.mark.parametrize("estimator", TRAINED)
 def test_descent_on_its_loss_takes_the_baseline_to_its_target(
-    estimator: type[ScoreFunction], settings: dict[str, str]
+    estimator: type[TrainedBaseline],
 ) -> None:
     """The mean cost of each input, or of all where b is a constant."""
     torch.manual_seed(0)
-    instance = estimator.make(SPACE, features=1, **settings).double()
+    instance = estimator.make(SPACE, features=1).double()
     q, inputs = instance.distribution(SCORES), numbers([[1.0], [-1.0]])
     optimizer = torch.optim.SGD(instance.parameters(), lr=0.05)
     for _ in range(200):
@@ -190,6 +187,6 @@ def test_descent_on_its_loss_takes_the_baseline_to_its_target(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    target = numbers([1.5, 1.5] if settings.get("form") == "constant" else [4.0, -1.0])
+    target = numbers([1.5, 1.5] if estimator is ConstantBaseline else [4.0, -1.0])
     found = propose(instance, inputs).extras["baseline"].flatten().detach()
     torch.testing.assert_close(found, target, rtol=0, atol=1e-3)

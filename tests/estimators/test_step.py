@@ -1,17 +1,16 @@
 """The step: objectives, the estimator's own loss, and the face for other people's models."""
 
-import math
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any
 
 import pytest
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from estimators import Bits, Categoricals, expected_cost, make, step
-from estimators.base import Estimate, Estimator, Evaluated, Objective, Proposal
-from estimators.sampled.score_function import NVIL, ScoreFunction
+from estimators.base import Estimate, Estimator, Evaluated, Proposal
+from estimators.sampled.multi_sample import VIMCO
+from estimators.sampled.score_function import NVIL
 from estimators.sampler import Sampler
 from estimators.shapes import ShapeError
 from estimators.spaces import Space
@@ -20,9 +19,8 @@ from estimators.step import take_step
 from tests.estimators.contract import (
     BITS,
     FEATURES,
-    CostFunction,
     Problem,
-    central_differences,
+    check_expectation,
     expectation,
     network,
     run,
@@ -30,73 +28,22 @@ from tests.estimators.contract import (
 from tests.estimators.test_contract import CASES
 
 
-class MultiSample(ScoreFunction):
-    """The K-sample bound with VIMCO's signal (Mnih & Rezende 2016), as plainly as can be.
+@pytest.mark.parametrize("share", [0, 2])
+def test_q_has_its_part_of_costs_that_weigh_unequally(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the weights of a bound on several samples; contract tests see any other."""
+    problem, estimator = Problem.random(BITS), VIMCO.make(BITS, samples=2).double()
+    check_expectation(estimator, problem, network)
+    real = step._log_q
 
-    L = log mean w, w = exp −(f + log q); ∇L = Σ_k (L − L₋ₖ) ∇log q_k + Σ_k w̃_k ∇log w_k.
-    """
+    def other(*given: Any) -> Tensor:
+        log_q = real(*given)
+        return log_q.detach() + share * (log_q - log_q.detach())
 
-    name = "multi-sample"
-    objective: ClassVar[Objective] = "multi-sample"
-
-    def propose(
-        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
-    ) -> Proposal:
-        return replace(super().propose(q, features, sampler), decoder_weight=None)
-
-    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
-        log_w = -evaluated.costs.view(-1, self.settings.samples)
-        count = log_w.shape[1]
-        bound = log_w.logsumexp(dim=1) - math.log(count)
-        share = log_w.softmax(dim=1)
-        others = log_w[:, None].expand(-1, count, -1)
-        own = torch.eye(count, dtype=torch.bool)
-        mean = (log_w.sum(dim=1, keepdim=True) - log_w) / (count - 1)
-        without = torch.where(own, mean[:, :, None], others).logsumexp(dim=2) - math.log(count)
-        log_q = q.log_prob(proposal.extras["z"])
-        signal = (bound[:, None] - without) - share  # log w has −log q in it
-        return Estimate(-bound, -(signal * log_q).sum(dim=1), decoder_weight=share.flatten())
-
-
-def exact_bound(problem: Problem, f: CostFunction, samples: int) -> tuple[Tensor, Tensor, Tensor]:
-    """−E[log mean w] over every tuple of samples, and its gradients by central differences."""
-    z = problem.assignments()
-    tuples = torch.cartesian_prod(*[torch.arange(len(z))] * samples).view(-1, samples)
-
-    def value(scores: Tensor, theta: Tensor) -> Tensor:
-        log_q = problem.space.plain(scores[None]).log_prob(z[None])[0]
-        log_w = -f(problem.point(z), theta.expand(len(z), -1)) - log_q
-        bound = log_w[tuples].logsumexp(dim=1) - math.log(samples)
-        return -(log_q[tuples].sum(dim=1).exp() * bound).sum()
-
-    scores, theta = problem.scores, problem.theta
-    with torch.no_grad():
-        return (
-            value(scores, theta),
-            central_differences(lambda s: value(s, theta), scores),
-            central_differences(lambda t: value(scores, t), theta),
-        )
-
-
-@pytest.mark.parametrize("space", [Bits(2), Categoricals(1, 3), Categoricals(2, 2)], ids=repr)
-def test_a_bound_on_several_samples_can_be_descended(space: Space) -> None:
-    problem = Problem.random(space)
-    estimator = MultiSample.make(space, samples=2).double()
-    found = expectation(estimator, problem, network, entropy_weight=1.0)
-    wanted = exact_bound(problem, network, 2)
-    for value, target in zip((found.value, found.scores, found.theta), wanted, strict=True):
-        torch.testing.assert_close(value, target, rtol=1e-6, atol=1e-7)
-
-
-def test_the_step_adds_no_entropy_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test above would see it."""
-    problem = Problem.random(Bits(2))
-    estimator = MultiSample.make(problem.space, samples=2).double()
-    right = expectation(estimator, problem, network, entropy_weight=1.0)
-    calls = iter([True, False] * 100)  # true where log q is added, false where the entropy is
-    monkeypatch.setattr(MultiSample, "log_q_in_costs", property(lambda self: next(calls)))
-    wrong = expectation(estimator, problem, network, entropy_weight=1.0)
-    assert not torch.allclose(right.scores, wrong.scores)
+    monkeypatch.setattr(step, "_log_q", other)
+    with pytest.raises(AssertionError):
+        check_expectation(estimator, problem, network)
 
 
 class Leaking(NVIL):
