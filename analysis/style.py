@@ -17,15 +17,24 @@ FAMILIES: dict[str, dict[str, str]] = {
     "score function, one call": {
         "sfe": "#08306b",
         "sfe-ma": "#2171b5",
-        "sfe-learned": "#5aa2d4",
+        "sfe-constant": "#4292c6",
+        "sfe-learned": "#6baed6",
         "nvil": "#9cc4e4",
     },
     "score function, more calls": {
         "sfe-selfcritic": "#00441b",
         "sfe-second-sample": "#238b45",
-        "rloo": "#5fb06f",
-        "sum-and-sample": "#9fd39a",
+        "rloo": "#41ab5d",
+        "sfe-shrunk": "#74c476",
+        "sum-and-sample": "#a1d99b",
     },
+    "control variates": {
+        "muprop": "#4d3800",
+        "double-cv": "#806000",
+        "rebar": "#b38f1d",
+        "relax": "#d6bd6a",
+    },
+    "bounds on several samples": {"vimco": "#7f1010", "ovis": "#d9605a"},
     "relaxations": {"gumbel": "#a63603", "st-gumbel": "#f28e2b"},
     "sums over a support": {
         "dense": "#000000",
@@ -54,10 +63,11 @@ _MARKERS: tuple[Any, ...] = (
     "o", "s", "D", "^", "v", "<", ">", "P", "X", "p",
     "d", "*", (4, 1, 0), (3, 1, 0), (3, 1, 180),
 )  # fmt: skip
-_LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+_LINES: tuple[Any, ...] = (
+    "-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)),
+)  # fmt: skip
 _COLOURS = {name: hue for family in FAMILIES.values() for name, hue in family.items()}
 _PLACES = {name: place for family in FAMILIES.values() for place, name in enumerate(family)}
-_KNOWN = [*_COLOURS]
 
 STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
@@ -85,11 +95,8 @@ def colour(estimator: str) -> str:
 
 
 def marker(estimator: str) -> Any:
-    """The estimator's marker, which tells all the known ones apart."""
-    if estimator == FLOOR:
-        return "."
-    known = estimator in _COLOURS
-    return _MARKERS[_KNOWN.index(estimator) if known else _digits(estimator)[0]]
+    """The estimator's marker, which tells those of a family apart."""
+    return "." if estimator == FLOOR else _MARKERS[_PLACES.get(estimator, _digits(estimator)[0])]
 
 
 def linestyle(estimator: str) -> Any:
@@ -182,7 +189,7 @@ def families(estimators: Iterable[str]) -> dict[str, list[str]]:
     parts = {
         title: [name for name in family if name in names] for title, family in FAMILIES.items()
     }
-    parts[OTHERS] = sorted(names - set(_KNOWN))
+    parts[OTHERS] = sorted(names - set(_COLOURS))
     return {title: part for title, part in parts.items() if part}
 
 

@@ -72,6 +72,9 @@ def _variants(item: Planned, calls: Sequence[int], data_dir: Path | None) -> lis
         reason = f"the exact gradient sums over every z: at most {MOST_SUMMED}, not {latent.space}"
         return [replace(item, skip=reason)]
     estimator, base = all_estimators()[cell.estimator], cell.estimator_settings
+    if estimator.objective != "elbo":
+        reason = f"{estimator.name} descends a bound on several samples, and this the ELBO"
+        return [replace(item, skip=reason)]
     found = [item]
     for setting, value in _turned(estimator, latent, base, calls):
         chosen = base | {setting: value}

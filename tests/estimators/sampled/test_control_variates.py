@@ -148,7 +148,7 @@ def test_what_is_trained_is_the_square_of_the_estimate(kind: type[Estimator], sp
 
     loss, _ = own_loss_and_estimates(estimator, space)
     torch.testing.assert_close(loss.detach(), square())
-    parameter = [*estimator.parameters()][0]
+    parameter = next(iter(estimator.parameters()))
     (slope,) = torch.autograd.grad(loss, parameter)
     parameter.data.add_(1e-5)
     above = square()
