@@ -330,7 +330,7 @@ def _add_changes(report: _Report, ends: pd.DataFrame, earlier: pd.DataFrame, aga
 def _ended_badly(table: pd.DataFrame) -> list[str]:
     """The cells that gave no score, with their reasons."""
     cells = judged(table)
-    bad = cells[cells["status"].isin(ENDED_BADLY)]
+    bad = cells[cells["status"].isin(ENDED_BADLY)].sort_values(["task", "estimator", "seed"])
     if bad.empty:
         return []
     listed = bad.head(MOST_LISTED).fillna("").set_index("task").astype(str)

@@ -76,6 +76,9 @@ class Kind:
     """Which is written."""
     added: Mapping[int, tuple[str, ...]]
     """The columns that came with each version but the oldest that is read."""
+    order: Mapping[str, tuple[str | None, ...]]
+    """The columns that tell the rows of a cell apart, and order them: for each its values in their
+    order, none for numbers."""
 
     @cached_property
     def whole(self) -> pa.Schema:
@@ -107,6 +110,7 @@ TRAINING = Kind(
         4: ("packages", "traceback"),
         5: ("slopes", "oracle_calls", "slopes_total", "oracle_calls_total"),
     },
+    order={"split": ("validation", "test"), "selection": (None, "last", "best"), "step": ()},
 )
 
 GRADIENTS = Kind(
@@ -118,6 +122,7 @@ GRADIENTS = Kind(
     ),
     version=5,
     added={4: ("packages", "traceback"), 5: ("slopes", "oracle_calls")},
+    order={"share": (), "group": ("scores", "encoder", "decoder")},
 )
 
 TIMING = Kind(
@@ -125,6 +130,7 @@ TIMING = Kind(
     _schema(_COMMON_TEXT, (*_COMMON_NUMBERS, "milliseconds"), (*_COMMON_COUNTS, "repetition")),
     version=2,
     added={2: ("slopes", "oracle_calls")},
+    order={"repetition": ()},
 )
 
 SEARCH = pa.schema(

@@ -52,9 +52,13 @@ def load_trials(folder: Path) -> pd.DataFrame:
     if not rows.schema.equals(SEARCH):
         raise ResultsError(f"{path} has other columns than a search's: run run_bench.py tune again")
     table: pd.DataFrame = rows.to_pandas()
+    if (twice := table.duplicated(["study", "place"])).any():
+        study, place = table.loc[twice, ["study", "place"]].iloc[0]
+        said = f"has place {place} of {study} more than once: keep one of each"
+        raise ResultsError(f"{path} {said}, or run run_bench.py tune again")
     for name in ("objectives", "values", "parameters", "metrics", "space", "keys"):
         table[name] = table[name].map(json.loads)
-    return table.sort_values(["task", "estimator", "place"], ignore_index=True)
+    return table.sort_values(["task", "estimator", "study", "place"], ignore_index=True)
 
 
 def best_so_far(trials: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -90,7 +94,7 @@ def importances(trials: pd.DataFrame) -> dict[str, float]:
 
     Empty where fewer than four trials are complete, or all have the same value.
     """
-    complete = trials[trials["state"] == "complete"]
+    complete = trials[trials["state"] == "complete"].sort_values("place")
     if len(complete) < 4 or complete["value"].nunique() < 2:
         return {}
     space = {n: json_to_distribution(d) for n, d in complete["space"].iloc[0].items()}

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from analysis.rows import in_order, repeated
 from analysis.schema import PARTITIONS, REQUIRED, KindName, kind_with
 
 _HERE = fs.LocalFileSystem()  # else pyarrow takes the path "a:b" for an address
@@ -128,10 +129,13 @@ def check_places(files: Iterable[Path], asked: Iterable[Asked]) -> None:
     """Refuse cells in the folder of another task or estimator, whose name they would be shown by.
 
     Raises:
-        ResultsError: there is one.
+        ResultsError: there is one, or one is there twice.
     """
     pairs = {one.key: one.pair for one in asked}
+    seen: dict[str, Path] = {}
     for file in files:
+        if (other := seen.setdefault(file.stem, file)) is not file:
+            raise ResultsError(f"{file} is the cell of {other}: remove one of them")
         pair = pairs.get(file.stem, partitions(file))
         if pair != partitions(file):
             place = Path(f"task={pair[0]}", f"estimator={pair[1]}")
@@ -279,7 +283,7 @@ def _read(file: Path) -> pa.Table:
 
 
 def _checked(table: pa.Table, file: Path, in_path: bool) -> pa.Table:
-    """The rows in the present schema, after a look at every column.
+    """The rows in the present schema and in order, after a look at every column.
 
     Args:
         table: as it is stored.
@@ -287,7 +291,7 @@ def _checked(table: pa.Table, file: Path, in_path: bool) -> pa.Table:
         in_path: whether task and estimator stand in its path.
     Raises:
         OtherSchemaError: they are of one that can't be read.
-        ResultsError: their columns are not what it says.
+        ResultsError: their columns are not what it says, or one is there twice.
     """
     place = table.schema.get_field_index("schema_version")
     if place < 0 or table.schema.types[place] != pa.int64():
@@ -309,7 +313,9 @@ def _checked(table: pa.Table, file: Path, in_path: bool) -> pa.Table:
     if missing:
         present = pa.repeat(kind.version, len(table))
         table = table.set_column(place, "schema_version", present)
-    return table.select(columns.names)
+    if said := repeated(table, kind):
+        raise ResultsError(f"{file} {said}")
+    return in_order(table.select(columns.names), kind)
 
 
 def _wrong(table: pa.Table, columns: pa.Schema) -> str | None:

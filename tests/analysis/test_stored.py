@@ -23,6 +23,14 @@ def table() -> pd.DataFrame:
     return grid(["game"], NAMES, 2)
 
 
+def as_rows_of(kind: Kind, table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of training as those of another kind, told apart as these are."""
+    numbers = table.groupby("key").cumcount()
+    return table.assign(
+        schema_version=kind.version, group="scores", share=numbers.astype(float), repetition=numbers
+    )
+
+
 def test_cells_and_their_table_are_the_same(table: pd.DataFrame, tmp_path: Path) -> None:
     write(table, tmp_path / "table")
     write_cells(table, tmp_path / "cells")
@@ -83,7 +91,8 @@ def test_an_earlier_version_is_read_with_nulls_for_what_came_since(
 ) -> None:
     names = kind.missing(kind.version - back)
     assert names is not None
-    older = as_stored(table.assign(schema_version=kind.version - back), kind).drop_columns(names)
+    rows = as_rows_of(kind, table).assign(schema_version=kind.version - back)
+    older = as_stored(rows, kind).drop_columns(names)
     pq.write_table(older, tmp_path / "table.parquet")
     load = {TRAINING: load_results, GRADIENTS: load_gradients, TIMING: load_timing}[kind]
     found = load(tmp_path)
@@ -212,7 +221,7 @@ def test_a_file_that_is_being_written_is_no_cell(table: pd.DataFrame, tmp_path: 
 
 
 def test_kinds_are_told_apart(table: pd.DataFrame, tmp_path: Path) -> None:
-    gradients = table.assign(schema_version=GRADIENTS.version, group="scores")
+    gradients = as_rows_of(GRADIENTS, table)
     write(table, tmp_path / "training")
     write(gradients, tmp_path / "gradients", GRADIENTS)
     assert [kind_of(tmp_path / name) for name in ("training", "gradients")] == [
