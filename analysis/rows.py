@@ -9,23 +9,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from analysis.schema import PARTITIONS, Kind
 
 
 def in_order(table: pa.Table, kind: Kind) -> pa.Table:
     """The rows by task, estimator, key, and in each cell as the run wrote them."""
-    keys = _of_cells(table)
-    for name, values in kind.order.items():
-        if values:  # null is among these, or comes last
-            known = pa.array(values, pa.string())
-            keys[f"rank of {name}"] = pc.index_in(table[name], value_set=known)
-        keys[name] = table[name]
-    by = [(name, "ascending") for name in keys]
-    order = pc.sort_indices(pa.table(keys), sort_keys=by)
+    names = [*_of_cells(table), *kind.order]
+    ranks = [{value: rank for rank, value in enumerate(kind.order.get(n, ()))} for n in names]
+    places = [
+        [(r.get(value, len(r)), value is None, value) for r, value in zip(ranks, row, strict=True)]
+        for row in _tuples(table, names)
+    ]
+    order = sorted(range(len(places)), key=places.__getitem__)
     # To take rows is slow, and most tables are in order.
-    return table if order.to_pylist() == [*range(len(table))] else table.take(order)
+    return table if order == [*range(len(order))] else table.take(pa.array(order))
 
 
 def repeated(table: pa.Table, kind: Kind) -> str | None:
@@ -49,6 +47,6 @@ def _tuples(table: pa.Table, names: Sequence[str]) -> list[tuple[Any, ...]]:
     return [*zip(*(table[name].to_pylist() for name in names), strict=True)]
 
 
-def _of_cells(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """The columns that say whose a row is, task and estimator if they are there."""
-    return {name: table[name] for name in (*PARTITIONS, "key") if name in table.column_names}
+def _of_cells(table: pa.Table) -> list[str]:
+    """The columns that say whose a row is: task and estimator if they are there, and key."""
+    return [name for name in (*PARTITIONS, "key") if name in table.column_names]

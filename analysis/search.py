@@ -32,6 +32,7 @@ from analysis.scores import LESS_IS_BETTER
 from analysis.stored import TRIALS, ResultsError
 from analysis.style import STYLE, colour, linestyle, marker
 from analysis.tables import markdown
+from analysis.texts import shared_command
 
 
 def load_trials(folder: Path) -> pd.DataFrame:
@@ -58,6 +59,7 @@ def load_trials(folder: Path) -> pd.DataFrame:
         raise ResultsError(f"{path} {said}, or run run_bench.py tune again")
     for name in ("objectives", "values", "parameters", "metrics", "space", "keys"):
         table[name] = table[name].map(json.loads)
+    table["command"] = table["command"].map(shared_command, na_action="ignore")
     return table.sort_values(["task", "estimator", "study", "place"], ignore_index=True)
 
 

@@ -18,6 +18,7 @@ from pyarrow import fs
 
 from analysis.rows import in_order, repeated
 from analysis.schema import PARTITIONS, REQUIRED, KindName, kind_with
+from analysis.texts import command_line, without_secrets
 
 _HERE = fs.LocalFileSystem()  # else pyarrow takes the path "a:b" for an address
 
@@ -208,7 +209,7 @@ def into(command: str, folder: Path, without: Sequence[str] = ()) -> str:
     try:
         words = shlex.split(command)
     except ValueError:  # of a version that did not quote
-        return command
+        return without_secrets(command)
     kept = []
     rest = iter(words)
     for word in rest:
@@ -222,8 +223,9 @@ def into(command: str, folder: Path, without: Sequence[str] = ()) -> str:
 
 
 def as_typed(*words: object) -> str:
-    """A command line to paste into a shell, of which the first word is `run_bench.py`."""
-    return shlex.join(["python", *map(str, words)])
+    """A command line to paste into a shell, of which the first word is `run_bench.py`; without
+    secrets, which are to be put in again."""
+    return command_line(["python", *map(str, words)])
 
 
 def read_cell(file: Path) -> pa.Table:
