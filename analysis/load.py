@@ -44,9 +44,14 @@ def _load(folder: Path, kind: Kind) -> pd.DataFrame:
     return frame
 
 
+def settings_of(hyperparameters: str | None) -> dict[str, Any]:
+    """The parts of a row's hyper-parameters; none where they are not known."""
+    return json.loads(hyperparameters) if isinstance(hyperparameters, str) else {}
+
+
 def flatten_hyperparameters(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a column for each setting, such as `training.learning_rate`."""
-    settings = table["hyperparameters"].map(json.loads)
+    settings = table["hyperparameters"].map(settings_of)
     flat: pd.DataFrame = pd.json_normalize(settings.tolist())
     return table.drop(columns="hyperparameters").join(flat.set_index(table.index))
 

@@ -4,6 +4,7 @@ A column that is added raises the version and is noted in `added`: rows of earli
 with nulls there. With any other change of the columns, `added` begins anew.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +41,9 @@ SEARCH_VERSION = 1
 
 REQUIRED = ("schema_version", "numerics", "key", "seed", "status")
 """Columns that every row has a value in."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""Of tasks, of estimators and of settings that are turned."""
 
 PARTITIONS = ("task", "estimator")
 """Columns that stand in the path of a cell's file."""

@@ -4,7 +4,6 @@ How much an estimator gains from its search, and how many trials that takes, is 
 estimator.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ import matplotlib as mpl
 import numpy as np
 import optuna
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -27,40 +24,11 @@ from optuna.distributions import (
 
 from analysis.figures import save_figure, save_row
 from analysis.files import write_whole
-from analysis.schema import SEARCH, SEARCH_VERSION
 from analysis.scores import LESS_IS_BETTER
-from analysis.stored import TRIALS, ResultsError
+from analysis.stored import ResultsError
 from analysis.style import STYLE, colour, linestyle, marker
 from analysis.tables import markdown
-from analysis.texts import shared_command
-
-
-def load_trials(folder: Path) -> pd.DataFrame:
-    """The trials of a search, a row for each, with JSON columns decoded; see results/README.md.
-
-    Raises:
-        ResultsError: there are none, or they are damaged, or of another schema.
-    """
-    path = folder / TRIALS
-    try:
-        with path.open("rb") as file:
-            rows = pq.read_table(file)
-        version = {*rows["schema_version"].to_pylist()}
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise ResultsError(f"{path} can't be read: run run_bench.py tune again") from error
-    if version - {SEARCH_VERSION}:
-        raise ResultsError(f"{path} has schema {version}, this is {SEARCH_VERSION}: tune again")
-    if not rows.schema.equals(SEARCH):
-        raise ResultsError(f"{path} has other columns than a search's: run run_bench.py tune again")
-    table: pd.DataFrame = rows.to_pandas()
-    if (twice := table.duplicated(["study", "place"])).any():
-        study, place = table.loc[twice, ["study", "place"]].iloc[0]
-        said = f"has place {place} of {study} more than once: keep one of each"
-        raise ResultsError(f"{path} {said}, or run run_bench.py tune again")
-    for name in ("objectives", "values", "parameters", "metrics", "space", "keys"):
-        table[name] = table[name].map(json.loads)
-    table["command"] = table["command"].map(shared_command, na_action="ignore")
-    return table.sort_values(["task", "estimator", "study", "place"], ignore_index=True)
+from analysis.trials import load_trials
 
 
 def best_so_far(trials: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from analysis.rows import in_order, repeated
-from analysis.schema import PARTITIONS, REQUIRED, KindName, kind_with
+from analysis.rows import foreign, in_order, repeated
+from analysis.schema import NAME, PARTITIONS, REQUIRED, KindName, kind_with
 from analysis.texts import command_line, without_secrets
 
 _HERE = fs.LocalFileSystem()  # else pyarrow takes the path "a:b" for an address
@@ -83,7 +83,7 @@ def read_grid(folder: Path) -> list[Asked]:
     """
     path = folder / GRID
     try:
-        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        entries = json.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else []
         if not isinstance(entries, list):
             raise TypeError("no list")
         return [Asked(**entry) for entry in entries]
@@ -115,14 +115,21 @@ def cell_files(folder: Path) -> list[Path]:
     """The files of all cells in a results folder.
 
     Raises:
-        ResultsError: a parquet file is where no cell belongs, so that it would be overlooked.
+        ResultsError: a parquet file is where no cell belongs, so that it would be overlooked; or
+            the name of a folder is that of no task or estimator.
     """
     cells = folder / "cells"
     files = sorted(cells.glob(CELLS))
     for stray in sorted({*cells.rglob("[!.]*.parquet")} - {*files}):
+        if any(part.startswith(".") for part in stray.relative_to(cells).parts):
+            continue  # copies that an editor or a synchronised folder keeps
         raise ResultsError(
             f"{stray} is not in a folder task=…/estimator=… of {cells}: move it there, or elsewhere"
         )
+    for file in files:
+        for name in partitions(file):
+            if not NAME.fullmatch(name):
+                raise ResultsError(f"{file} is in a folder of {name!r}, no name: remove it")
     return files
 
 
@@ -332,8 +339,9 @@ def _wrong(table: pa.Table, columns: pa.Schema) -> str | None:
                 return f"has {found} in the column {field.name}, not {field.type}"
         if types:
             return f"has a column {min(types)} that we don't know"
-    lacking = [name for name in REQUIRED if table[name].null_count]
-    return f"has rows without {lacking[0]}" if lacking else None
+    required = [name for name in (*REQUIRED, *PARTITIONS) if name in columns.names]
+    lacking = [name for name in required if table[name].null_count]
+    return f"has rows without {lacking[0]}" if lacking else foreign(table)
 
 
 def kind_of(folder: Path) -> KindName | Literal["search"]:

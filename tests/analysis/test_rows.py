@@ -24,9 +24,10 @@ from analysis.load import (
 )
 from analysis.report import write_report
 from analysis.schema import GRADIENTS, TIMING, TRAINING, Kind
-from analysis.search import load_trials, write_search_report
+from analysis.search import write_search_report
 from analysis.stored import ResultsError, read_cell
 from analysis.timing import times_of_steps
+from analysis.trials import load_trials
 from bench.results.store import compact
 from tests.analysis import synthetic
 from tests.analysis.test_gradients import rows_of as gradient_rows_of
@@ -182,7 +183,7 @@ def test_other_numbers_in_a_row_that_is_there_already_are_refused(tmp_path: Path
     """Two folders put into one table, say."""
     table = training()
     synthetic.write(pd.concat([table, table[3:4].assign(accuracy=0.99)]), tmp_path)
-    words = r"\(split test, selection last, step 20\) of the cell gamesfe0 more than once"
+    words = r"\(split 'test', selection 'last', step 20\) of the cell 'gamesfe0' more than once"
     with pytest.raises(ResultsError, match=words):
         load_results(tmp_path)
 
@@ -193,7 +194,7 @@ def test_a_key_of_two_cells_is_refused(tmp_path: Path, column: str) -> None:
     other = table.loc[0, column]
     table.loc[0, column] = 7 if column == "seed" else f"{other}2"
     synthetic.write(table, tmp_path)
-    with pytest.raises(ResultsError, match="rows of several cells under the key gamesfe0: move"):
+    with pytest.raises(ResultsError, match="rows of several cells under the key 'gamesfe0': move"):
         load_results(tmp_path)
 
 

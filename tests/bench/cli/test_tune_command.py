@@ -13,7 +13,7 @@ import pytest
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import ArgumentError
 
-from analysis.search import load_trials
+from analysis.trials import load_trials
 from bench.grid.claims import GRID_CLAIM, is_claimed
 from bench.search import storage, tuning
 from tests.bench.conftest import Here, started

@@ -1,5 +1,6 @@
 """`run_bench.py merge`: folders that can stand together become one, and no others."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,8 @@ def test_equal_cells_may_have_been_made_under_other_circumstances(
 
 def value_of(name: str, change: bool) -> object:
     """A value for a column of trainings, and another."""
+    if name == "hyperparameters":
+        return json.dumps({"change": change})
     kind = str(TRAINING.columns.field(name).type)
     values = {"string": "xy"[change], "int64": int(change), "double": change / 7, "bool": change}
     return values[kind]

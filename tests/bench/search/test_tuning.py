@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import Trial, TrialState
 
 from analysis.load import flatten_hyperparameters, load_results
-from analysis.search import best_so_far, load_trials
+from analysis.search import best_so_far
+from analysis.trials import load_trials
 from bench.cells.cell import FIRST_TUNING_SEED, plan
 from bench.errors import StorageError, UserError
 from bench.grid.runner import Execution, Outcome, PrunedError
