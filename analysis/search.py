@@ -28,6 +28,7 @@ from analysis.scores import LESS_IS_BETTER
 from analysis.stored import ResultsError
 from analysis.style import STYLE, colour, linestyle, marker
 from analysis.tables import markdown
+from analysis.texts import in_markdown
 from analysis.trials import load_trials
 
 
@@ -249,7 +250,7 @@ def write_search_report(folder: Path) -> list[Path]:
         several = [own for _, own in wide.groupby("estimator")]
         if several:
             figures.append(_save_parallel(several, folder / "figures" / f"parallel-{task}"))
-    parts = [f"# {folder.name}", _how(table)]
+    parts = [f"# {in_markdown(folder.name)}", _how(table)]
     for task in sorted(table["task"].unique()):
         here = table[table["task"] == task]
         parts += [f"## {task}", markdown(sensitivity(table, task), task)]
@@ -257,7 +258,11 @@ def write_search_report(folder: Path) -> list[Path]:
             parts += ["No other trial is at least as good in everything:"]
             parts += [markdown(front(here), "estimator")]
     bad = table[(table["state"] == "failed") | table["reason"].str.startswith("diverged", na=False)]
-    parts += ["\n".join(f"- {r.study} trial {r.place}: {r.reason}" for r in bad.itertuples())]
+    parts += [
+        "\n".join(
+            f"- {in_markdown(f'{r.study} trial {r.place}: {r.reason}')}" for r in bad.itertuples()
+        )
+    ]
     parts += [f"![{path.stem}](figures/{path.name})" for path in figures]
     path = folder / "search.md"
     write_whole(path, "\n\n".join(filter(None, parts)) + "\n")

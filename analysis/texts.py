@@ -55,6 +55,13 @@ def shared_command(command: str) -> str:
         return without_secrets(command)
 
 
+def in_markdown(text: str) -> str:
+    """A text as a part of a line of Markdown: no tag of it vanishes, and no line or cell ends."""
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", printable(text))
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
+    return " ".join(text.replace("|", "\\|").split("\n"))
+
+
 def printable(text: str) -> str:
     """A text without secrets and without what a terminal would take for an order."""
     return "".join(

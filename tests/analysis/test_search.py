@@ -145,6 +145,14 @@ def test_a_report_is_written_whatever_there_is(values: list[float | None], tmp_p
     assert len(load_trials(tmp_path)) == len(values)
 
 
+def test_reasons_of_trials_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for draw in ("save_row", "_save_slices", "_save_parallel"):
+        monkeypatch.setattr(search, draw, lambda *_: tmp_path / "none.png")
+    stored(tmp_path, made_up([0.5, None]).assign(state="failed", reason="got <class 'x'>"))
+    text = write_search_report(tmp_path)[0].read_text()
+    assert "- tune:ssvae/sfe-ma trial 1: got &lt;class 'x'>" in text
+
+
 def test_lines_through_the_parameters_are_of_all_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

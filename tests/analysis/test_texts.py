@@ -3,12 +3,14 @@
 import shlex
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis.stored import as_typed, into
-from analysis.texts import command_line, printable, shared_command, without_secrets
+from analysis.tables import markdown
+from analysis.texts import command_line, in_markdown, printable, shared_command, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -55,6 +57,16 @@ def test_commands_to_go_on_have_no_secrets() -> None:
         assert "s3cret" not in shared_command(noted)
     assert shared_command("run_bench.py --out 'a b'") == "run_bench.py --out 'a b'"
     assert as_typed("run_bench.py", "http://me:s3cret@h") == "python run_bench.py 'http://me:***@h'"
+
+
+def test_no_tag_vanishes_from_markdown_and_no_cell_ends() -> None:
+    said = "TypeError: <class 'x'> | &lt; </td>\nx < 3 & y"
+    shown = "TypeError: &lt;class 'x'> \\| &amp;lt; &lt;/td> x < 3 & y"
+    assert in_markdown(said) == shown
+    table = markdown(pd.DataFrame({"a|b": [said]}, index=["<b>"]), "game − c|d")
+    assert table.splitlines()[0] == "| game − c\\|d | a\\|b |"
+    assert table.splitlines()[2] == f"| &lt;b> | {shown} |"
+    assert in_markdown("\x1b[2J") == "\\x1b[2J"
 
 
 def test_what_a_terminal_obeys_is_shown_and_not_done() -> None:
