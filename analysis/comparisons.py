@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.load import FLOOR, final_rows, outcomes
+from analysis.load import FLOOR, final_rows, outcomes, settings_of
 from analysis.scores import ENDED_BADLY, ended_badly, normalised, score_frame, score_of
 from analysis.statistics import (
     LEAST_SEEDS,
@@ -191,7 +191,7 @@ def changes(table: pd.DataFrame, earlier: pd.DataFrame, task: str) -> pd.DataFra
 
 def _setting(rows: pd.DataFrame, name: str) -> list[str]:
     """The values of a part of the hyper-parameters, as JSON."""
-    parts = (json.loads(text)[name] for text in rows["hyperparameters"].unique())
+    parts = (settings_of(text).get(name) for text in rows["hyperparameters"].unique())
     return sorted({json.dumps(part, sort_keys=True) for part in parts})
 
 

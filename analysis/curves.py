@@ -178,7 +178,7 @@ def _score_curve(axes: Axes, name: str, x: pd.Series, y: pd.Series, error: pd.Se
 def _lost_runs(axes: Axes, name: str, cells: pd.DataFrame, across: str, column: str) -> None:
     """Runs that failed or diverged; where there is a scale for others' sake, it stays."""
     limits = axes.get_ylim() if axes.lines else (-np.inf, np.inf)
-    for _, cell in cells.groupby("key"):
+    for _, cell in cells.sort_values("step").groupby("key"):
         axes.plot(cell[across], cell[column], color=colour(name), linewidth=0.6, linestyle=":")
         axes.plot(
             cell[across].iloc[-1:], cell[column].iloc[-1:].clip(*limits), color=colour(name),

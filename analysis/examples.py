@@ -150,7 +150,7 @@ def save_examples(table: pd.DataFrame, folder: Path) -> dict[tuple[str, str], Pa
     for old in figures.glob("*.png"):
         old.unlink()
     files = {path.stem: path for path in (folder / "examples").glob(EXAMPLES)}
-    cells = table[(table["status"] == "ok") & table["key"].isin(files)].sort_values("seed")
+    cells = table[(table["status"] == "ok") & table["key"].isin(files)].sort_values(["seed", "key"])
     saved = {}
     for cell in cells.drop_duplicates(["task", "estimator"]).itertuples():
         examples = read_examples(files[str(cell.key)])

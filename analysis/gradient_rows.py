@@ -1,11 +1,11 @@
 """Rows of gradient measurements, relative to the exact gradient and put together over seeds."""
 
-import json
 import math
 from typing import Any
 
 import pandas as pd
 
+from analysis.load import settings_of
 from analysis.times import comparable
 
 Z = 2.04
@@ -103,7 +103,7 @@ def _mean(own: pd.DataFrame) -> dict[str, Any]:
         "seconds": float(own["seconds"].mean()),
         "distance": mean(own["objective_distance"] / own["plain_norm"]),
         "draws": mean(own["draws"]),
-        "settings": json.loads(own["hyperparameters"].iloc[0])["estimator"],
+        "settings": settings_of(own["hyperparameters"].iloc[0]).get("estimator", {}),
         "flat": int((norm == 0).sum()),
     }
 
@@ -127,6 +127,6 @@ def swept(rows: pd.DataFrame, knob: str) -> pd.DataFrame:
     turned = rows[rows["knob"] == knob]
     base = at_own_settings(rows)
     base = base[base["estimator"].isin(turned["estimator"].unique())]
-    values = [settings[knob] for settings in base["settings"]]
+    values = [settings.get(knob, math.nan) for settings in base["settings"]]
     both = [turned.assign(value=turned["knob_value"]), base.assign(value=values)]
     return pd.concat(both).sort_values(["estimator", "value"])

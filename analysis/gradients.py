@@ -27,6 +27,7 @@ from analysis.gradient_rows import (
 )
 from analysis.load import load_gradients
 from analysis.tables import COLUMNS, costs, markdown
+from analysis.texts import in_markdown
 from analysis.times import told
 
 GROUPS = ("scores", "encoder", "decoder")
@@ -185,7 +186,7 @@ def write_gradient_report(folder: Path) -> list[Path]:
     rows = pooled(table)
     figures = _save_figures(rows, folder / "figures")
     parts = [
-        f"# {folder.name}",
+        f"# {in_markdown(folder.name)}",
         _OVERVIEW,
         _over_seeds(rows),
         markdown(overview(rows), "estimator"),
@@ -198,7 +199,8 @@ def write_gradient_report(folder: Path) -> list[Path]:
         parts += [_GROUPS, markdown(group_table(rows, task), task)]
     failed = table[~table["status"].isin(["ok", "skipped"])].drop_duplicates("key")
     parts += [
-        f"- {r.task} {r.estimator} {r.seed}: {r.status}: {r.reason}" for r in failed.itertuples()
+        f"- {in_markdown(f'{r.task} {r.estimator} {r.seed}: {r.status}: {r.reason}')}"
+        for r in failed.itertuples()
     ]
     parts += [f"![{path.stem}](figures/{path.name})" for path in figures]
     path = folder / "report.md"

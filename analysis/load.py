@@ -44,9 +44,14 @@ def _load(folder: Path, kind: Kind) -> pd.DataFrame:
     return frame
 
 
+def settings_of(hyperparameters: str | None) -> dict[str, Any]:
+    """The parts of a row's hyper-parameters; none where they are not known."""
+    return json.loads(hyperparameters) if isinstance(hyperparameters, str) else {}
+
+
 def flatten_hyperparameters(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a column for each setting, such as `training.learning_rate`."""
-    settings = table["hyperparameters"].map(json.loads)
+    settings = table["hyperparameters"].map(settings_of)
     flat: pd.DataFrame = pd.json_normalize(settings.tolist())
     return table.drop(columns="hyperparameters").join(flat.set_index(table.index))
 
@@ -54,7 +59,9 @@ def flatten_hyperparameters(table: pd.DataFrame) -> pd.DataFrame:
 def final_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows on the test split of the cells that are ok: one for each cell, of its best model."""
     tested = table[(table["status"] == "ok") & (table["split"] == "test")]
-    return tested.drop_duplicates("key", keep="last")  # after that of the last model
+    best = tested.loc[tested["selection"] == "best", "key"]
+    others = ~tested["key"].isin(best)  # of versions that had but one row on test
+    return tested[(tested["selection"] == "best") | others].drop_duplicates("key")
 
 
 def last_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -64,10 +71,18 @@ def last_rows(table: pd.DataFrame) -> pd.DataFrame:
     ]
 
 
+def cell_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """One row of each cell: of its best model on test, or else the last that it came to."""
+    final = final_rows(table)
+    others = table[~table["key"].isin(final["key"])].sort_values("step", kind="stable")
+    rows = pd.concat([final, others.drop_duplicates("key", keep="last")])
+    return rows.sort_values(["task", "estimator", "key"])
+
+
 def end_rows(table: pd.DataFrame) -> pd.DataFrame:
     """What is compared: the rows on test of the cells that are ok, and one of each other cell."""
-    others = table[table["status"] != "ok"].drop_duplicates("key")
-    return pd.concat([final_rows(table), others])
+    rows = cell_rows(table)
+    return rows[(rows["status"] != "ok") | (rows["split"] == "test")]
 
 
 def start_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from matplotlib.path import Path as Outline
 
 from analysis.examples import CAPTION
 from analysis.files import write_whole
-from analysis.load import FLOOR
+from analysis.load import FLOOR, cell_rows, settings_of
 from analysis.page_data import Json, brightened, estimators, leading_number, page_data
 from analysis.scores import judged
 from analysis.style import colour, marker
@@ -69,7 +69,7 @@ def write_page(
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    cells = table.drop_duplicates("key", keep="last")
+    cells = cell_rows(table)
     became = judged(table)
     texts = {"hyperparameters", "diagnostics", *ORIGIN} - CIRCUMSTANCES.keys()
     numbers = table.drop(columns=[*texts], errors="ignore")
@@ -222,7 +222,7 @@ def _settings(cells: pd.DataFrame) -> Json:
     """Settings of a task: what all its cells share, and what is an estimator's own."""
     cells = cells.drop_duplicates(["estimator", "hyperparameters"])
     flat = [
-        (str(estimator), _flat(json.loads(text)))
+        (str(estimator), _flat(settings_of(text)))
         for estimator, text in zip(cells["estimator"], cells["hyperparameters"], strict=True)
         if isinstance(text, str)
     ]

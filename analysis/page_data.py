@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import to_hex, to_rgb
 
-from analysis.load import FLOOR, final_rows, while_all_go_on
+from analysis.load import FLOOR, cell_rows, final_rows, while_all_go_on
 from analysis.scores import SCORES, ended_badly, judged, score_of
 from analysis.stored import CELLS
 from analysis.style import colour, linestyle, marker
@@ -37,7 +37,7 @@ AXES = ("epoch", "train_seconds", "decoder_calls_total")
 COSTS = ("decoder_calls", *SELDOM, "train_seconds")
 """Columns of a summary that are no metric of the model."""
 
-KEPT = ("task", "estimator", "seed", "key", "status", "split", "step", "chance")
+KEPT = ("task", "estimator", "seed", "key", "status", "split", "selection", "step", "chance")
 """What is needed of a row beside its numbers."""
 
 SYMBOLS: dict[Any, str] = {
@@ -176,7 +176,7 @@ def _cells(table: pd.DataFrame, folder: Path) -> list[list[Any]]:
         path.stem: quote(path.relative_to(folder).as_posix())
         for path in (folder / "cells").glob(CELLS)
     }
-    last = table.drop_duplicates("key", keep="last").sort_values(["task", "estimator", "seed"])
+    last = cell_rows(table).sort_values(["task", "estimator", "seed"], kind="stable")
     tested = last["split"].eq("test") & last["status"].eq("ok")
     statuses = last["key"].map(judged(table)["status"])
     shown = last[[*COLUMNS]].astype(float).where(tested)

@@ -41,6 +41,7 @@ from analysis.tables import (
     summary,
     write_table,
 )
+from analysis.texts import in_markdown
 from analysis.times import differing_code, told
 
 MOST_LISTED = 50
@@ -74,7 +75,11 @@ def write_report(
     if table.empty:
         raise ResultsError(f"{folder} holds none of the cells that it was asked for yet")
     reference = choose_baseline(table, baseline)
-    parts = [f"# {folder.name}", *overview(table, len(read_grid(folder))), *notes(table)]
+    parts = [
+        f"# {in_markdown(folder.name)}",
+        *overview(table, len(read_grid(folder))),
+        *notes(table),
+    ]
     report = _Report(folder / "tables", parts)
     for task in sorted(table["task"].unique()):
         _add_task(report, table[table["task"] == task], task, reference)
@@ -303,7 +308,7 @@ def _add_comparison_over_tasks(report: _Report, ends: pd.DataFrame, baseline: st
 
 def _add_changes(report: _Report, ends: pd.DataFrame, earlier: pd.DataFrame, against: Path) -> None:
     """The tables of differences to another folder."""
-    report.parts.append(f"## Against {against}")
+    report.parts.append(f"## Against {in_markdown(str(against))}")
     tasks = sorted(set(ends["task"]) & set(earlier["task"]))
     if not tasks:
         report.parts.append("The two folders have no task in common.")
@@ -332,7 +337,7 @@ def _add_changes(report: _Report, ends: pd.DataFrame, earlier: pd.DataFrame, aga
 def _ended_badly(table: pd.DataFrame) -> list[str]:
     """The cells that gave no score, with their reasons."""
     cells = judged(table)
-    bad = cells[cells["status"].isin(ENDED_BADLY)]
+    bad = cells[cells["status"].isin(ENDED_BADLY)].sort_values(["task", "estimator", "seed"])
     if bad.empty:
         return []
     listed = bad.head(MOST_LISTED).fillna("").set_index("task").astype(str)

@@ -4,6 +4,7 @@ A column that is added raises the version and is noted in `added`: rows of earli
 with nulls there. With any other change of the columns, `added` begins anew.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,9 @@ SEARCH_VERSION = 1
 REQUIRED = ("schema_version", "numerics", "key", "seed", "status")
 """Columns that every row has a value in."""
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""Of tasks, of estimators and of settings that are turned."""
+
 PARTITIONS = ("task", "estimator")
 """Columns that stand in the path of a cell's file."""
 
@@ -76,6 +80,9 @@ class Kind:
     """Which is written."""
     added: Mapping[int, tuple[str, ...]]
     """The columns that came with each version but the oldest that is read."""
+    order: Mapping[str, tuple[str | None, ...]]
+    """The columns that tell the rows of a cell apart, and order them: for each its values in their
+    order, none for numbers."""
 
     @cached_property
     def whole(self) -> pa.Schema:
@@ -108,6 +115,7 @@ TRAINING = Kind(
         5: ("slopes", "oracle_calls", "slopes_total", "oracle_calls_total"),
         6: ("kernels",),
     },
+    order={"split": ("validation", "test"), "selection": (None, "last", "best"), "step": ()},
 )
 
 GRADIENTS = Kind(
@@ -119,6 +127,7 @@ GRADIENTS = Kind(
     ),
     version=6,
     added={4: ("packages", "traceback"), 5: ("slopes", "oracle_calls"), 6: ("kernels",)},
+    order={"share": (), "group": ("scores", "encoder", "decoder")},
 )
 
 TIMING = Kind(
@@ -126,6 +135,7 @@ TIMING = Kind(
     _schema(_COMMON_TEXT, (*_COMMON_NUMBERS, "milliseconds"), (*_COMMON_COUNTS, "repetition")),
     version=3,
     added={2: ("slopes", "oracle_calls"), 3: ("kernels",)},
+    order={"repetition": ()},
 )
 
 SEARCH = pa.schema(

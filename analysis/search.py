@@ -4,7 +4,6 @@ How much an estimator gains from its search, and how many trials that takes, is 
 estimator.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ import matplotlib as mpl
 import numpy as np
 import optuna
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -27,34 +24,12 @@ from optuna.distributions import (
 
 from analysis.figures import save_figure, save_row
 from analysis.files import write_whole
-from analysis.schema import SEARCH, SEARCH_VERSION
 from analysis.scores import LESS_IS_BETTER
-from analysis.stored import TRIALS, ResultsError
+from analysis.stored import ResultsError
 from analysis.style import STYLE, colour, linestyle, marker
 from analysis.tables import markdown
-
-
-def load_trials(folder: Path) -> pd.DataFrame:
-    """The trials of a search, a row for each, with JSON columns decoded; see results/README.md.
-
-    Raises:
-        ResultsError: there are none, or they are damaged, or of another schema.
-    """
-    path = folder / TRIALS
-    try:
-        with path.open("rb") as file:
-            rows = pq.read_table(file)
-        version = {*rows["schema_version"].to_pylist()}
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise ResultsError(f"{path} can't be read: run run_bench.py tune again") from error
-    if version - {SEARCH_VERSION}:
-        raise ResultsError(f"{path} has schema {version}, this is {SEARCH_VERSION}: tune again")
-    if not rows.schema.equals(SEARCH):
-        raise ResultsError(f"{path} has other columns than a search's: run run_bench.py tune again")
-    table: pd.DataFrame = rows.to_pandas()
-    for name in ("objectives", "values", "parameters", "metrics", "space", "keys"):
-        table[name] = table[name].map(json.loads)
-    return table.sort_values(["task", "estimator", "place"], ignore_index=True)
+from analysis.texts import in_markdown
+from analysis.trials import load_trials
 
 
 def best_so_far(trials: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -90,7 +65,7 @@ def importances(trials: pd.DataFrame) -> dict[str, float]:
 
     Empty where fewer than four trials are complete, or all have the same value.
     """
-    complete = trials[trials["state"] == "complete"]
+    complete = trials[trials["state"] == "complete"].sort_values("place")
     if len(complete) < 4 or complete["value"].nunique() < 2:
         return {}
     space = {n: json_to_distribution(d) for n, d in complete["space"].iloc[0].items()}
@@ -275,7 +250,7 @@ def write_search_report(folder: Path) -> list[Path]:
         several = [own for _, own in wide.groupby("estimator")]
         if several:
             figures.append(_save_parallel(several, folder / "figures" / f"parallel-{task}"))
-    parts = [f"# {folder.name}", _how(table)]
+    parts = [f"# {in_markdown(folder.name)}", _how(table)]
     for task in sorted(table["task"].unique()):
         here = table[table["task"] == task]
         parts += [f"## {task}", markdown(sensitivity(table, task), task)]
@@ -283,7 +258,11 @@ def write_search_report(folder: Path) -> list[Path]:
             parts += ["No other trial is at least as good in everything:"]
             parts += [markdown(front(here), "estimator")]
     bad = table[(table["state"] == "failed") | table["reason"].str.startswith("diverged", na=False)]
-    parts += ["\n".join(f"- {r.study} trial {r.place}: {r.reason}" for r in bad.itertuples())]
+    parts += [
+        "\n".join(
+            f"- {in_markdown(f'{r.study} trial {r.place}: {r.reason}')}" for r in bad.itertuples()
+        )
+    ]
     parts += [f"![{path.stem}](figures/{path.name})" for path in figures]
     path = folder / "search.md"
     write_whole(path, "\n\n".join(filter(None, parts)) + "\n")

@@ -16,7 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from analysis.schema import PARTITIONS, REQUIRED, KindName, kind_with
+from analysis.rows import foreign, in_order, repeated
+from analysis.schema import NAME, PARTITIONS, REQUIRED, KindName, kind_with
+from analysis.texts import command_line, without_secrets
 
 _HERE = fs.LocalFileSystem()  # else pyarrow takes the path "a:b" for an address
 
@@ -90,7 +92,7 @@ def read_grid(folder: Path) -> list[Asked]:
     """
     path = folder / GRID
     try:
-        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        entries = json.loads(path.read_text(encoding="utf-8-sig")) if path.exists() else []
         if not isinstance(entries, list):
             raise TypeError("no list")
         return [Asked(**entry) for entry in entries]
@@ -122,14 +124,21 @@ def cell_files(folder: Path) -> list[Path]:
     """The files of all cells in a results folder.
 
     Raises:
-        ResultsError: a parquet file is where no cell belongs, so that it would be overlooked.
+        ResultsError: a parquet file is where no cell belongs, so that it would be overlooked; or
+            the name of a folder is that of no task or estimator.
     """
     cells = folder / "cells"
     files = sorted(cells.glob(CELLS))
     for stray in sorted({*cells.rglob("[!.]*.parquet")} - {*files}):
+        if any(part.startswith(".") for part in stray.relative_to(cells).parts):
+            continue  # copies that an editor or a synchronised folder keeps
         raise ResultsError(
             f"{stray} is not in a folder task=…/estimator=… of {cells}: move it there, or elsewhere"
         )
+    for file in files:
+        for name in partitions(file):
+            if not NAME.fullmatch(name):
+                raise ResultsError(f"{file} is in a folder of {name!r}, no name: remove it")
     return files
 
 
@@ -137,10 +146,13 @@ def check_places(files: Iterable[Path], asked: Iterable[Asked]) -> None:
     """Refuse cells in the folder of another task or estimator, whose name they would be shown by.
 
     Raises:
-        ResultsError: there is one.
+        ResultsError: there is one, or one is there twice.
     """
     pairs = {one.key: one.pair for one in asked}
+    seen: dict[str, Path] = {}
     for file in files:
+        if (other := seen.setdefault(file.stem, file)) is not file:
+            raise ResultsError(f"{file} is the cell of {other}: remove one of them")
         pair = pairs.get(file.stem, partitions(file))
         if pair != partitions(file):
             place = Path(f"task={pair[0]}", f"estimator={pair[1]}")
@@ -213,7 +225,7 @@ def into(command: str, folder: Path, without: Sequence[str] = ()) -> str:
     try:
         words = shlex.split(command)
     except ValueError:  # of a version that did not quote
-        return command
+        return without_secrets(command)
     kept = []
     rest = iter(words)
     for word in rest:
@@ -227,8 +239,9 @@ def into(command: str, folder: Path, without: Sequence[str] = ()) -> str:
 
 
 def as_typed(*words: object) -> str:
-    """A command line to paste into a shell, of which the first word is `run_bench.py`."""
-    return shlex.join(["python", *map(str, words)])
+    """A command line to paste into a shell, of which the first word is `run_bench.py`; without
+    secrets, which are to be put in again."""
+    return command_line(["python", *map(str, words)])
 
 
 def read_cell(file: Path) -> pa.Table:
@@ -288,7 +301,7 @@ def _read(file: Path) -> pa.Table:
 
 
 def _checked(table: pa.Table, file: Path, in_path: bool) -> pa.Table:
-    """The rows in the present schema, after a look at every column.
+    """The rows in the present schema and in order, after a look at every column.
 
     Args:
         table: as it is stored.
@@ -296,7 +309,7 @@ def _checked(table: pa.Table, file: Path, in_path: bool) -> pa.Table:
         in_path: whether task and estimator stand in its path.
     Raises:
         OtherSchemaError: they are of one that can't be read.
-        ResultsError: their columns are not what it says.
+        ResultsError: their columns are not what it says, or one is there twice.
     """
     place = table.schema.get_field_index("schema_version")
     if place < 0 or table.schema.types[place] != pa.int64():
@@ -318,7 +331,9 @@ def _checked(table: pa.Table, file: Path, in_path: bool) -> pa.Table:
     if missing:
         present = pa.repeat(kind.version, len(table))
         table = table.set_column(place, "schema_version", present)
-    return table.select(columns.names)
+    if said := repeated(table, kind):
+        raise ResultsError(f"{file} {said}")
+    return in_order(table.select(columns.names), kind)
 
 
 def _wrong(table: pa.Table, columns: pa.Schema) -> str | None:
@@ -333,8 +348,9 @@ def _wrong(table: pa.Table, columns: pa.Schema) -> str | None:
                 return f"has {found} in the column {field.name}, not {field.type}"
         if types:
             return f"has a column {min(types)} that we don't know"
-    lacking = [name for name in REQUIRED if table[name].null_count]
-    return f"has rows without {lacking[0]}" if lacking else None
+    required = [name for name in (*REQUIRED, *PARTITIONS) if name in columns.names]
+    lacking = [name for name in required if table[name].null_count]
+    return f"has rows without {lacking[0]}" if lacking else foreign(table)
 
 
 def kind_of(folder: Path) -> KindName | Literal["search"]:

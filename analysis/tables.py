@@ -11,6 +11,7 @@ from analysis.comparisons import score_statistics
 from analysis.files import write_whole
 from analysis.load import FLOOR, final_rows, last_rows, start_rows
 from analysis.scores import Score, judged, score_of
+from analysis.texts import in_markdown
 from analysis.times import circumstances, differing
 
 COLUMNS = {
@@ -150,19 +151,15 @@ def markdown(
         first: heads the index.
         bold: the rows that are bold in some columns.
     """
-    shown = frame.astype(str).map(_on_a_line).rename(index=lambda name: _on_a_line(str(name)))
+    shown = frame.astype(str).map(in_markdown).rename(index=lambda name: in_markdown(str(name)))
     for column, names in (bold or {}).items():
         if column in shown:
             chosen = shown.index.isin([*names]) & (shown[column] != "")
             shown.loc[chosen, column] = "**" + shown.loc[chosen, column] + "**"
-    header = [first, *shown.columns]
+    header = [in_markdown(str(name)) for name in (first, *shown.columns)]
     lines = [header, ["---"] * len(header)]
     lines += [[str(cell) for cell in row] for row in shown.itertuples()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _on_a_line(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split("\n"))
 
 
 def latex(frame: pd.DataFrame, first: str, bold: dict[str, Collection[str]] | None = None) -> str:

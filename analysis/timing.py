@@ -10,6 +10,7 @@ from analysis.files import write_whole
 from analysis.load import load_timing, outcomes
 from analysis.points import timed_steps
 from analysis.tables import COLUMNS, costs, markdown, write_table
+from analysis.texts import in_markdown
 from analysis.times import differing_code, under_equal_circumstances
 
 _METHOD = (
@@ -72,7 +73,7 @@ def write_timing_report(folder: Path) -> list[Path]:
     """
     table = load_timing(folder)
     ok = table[table["status"] == "ok"]
-    parts, tables = [f"# {folder.name}", _METHOD], []
+    parts, tables = [f"# {in_markdown(folder.name)}", _METHOD], []
     for task in sorted(ok["task"].unique()):
         text, numbers = times_table(table, task), times_of_steps(table, task)
         rows, left_out = under_equal_circumstances(ok[ok["task"] == task])
@@ -81,7 +82,8 @@ def write_timing_report(folder: Path) -> list[Path]:
     cells = outcomes(table)
     bad = cells[~cells["status"].isin(["ok", "skipped"])]
     parts += [
-        f"- {c.task} {c.estimator} {c.seed}: {c.status}: {c.reason}" for c in bad.itertuples()
+        f"- {in_markdown(f'{c.task} {c.estimator} {c.seed}: {c.status}: {c.reason}')}"
+        for c in bad.itertuples()
     ]
     tasks = sorted(ok["task"].unique())
     figures = [save_row(ok, tasks, timed_steps, folder / "figures")] if tasks else []

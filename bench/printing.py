@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.texts import printable
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -48,13 +50,13 @@ def print_table(
         rows: what they hold; one of a single cell heads those after it.
         fold: also words may be broken, where the table is too wide; else the lines become longer.
     """
-    names, texts = [*header], [[str(cell) for cell in row] for row in rows]
+    names, *texts = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
     blank = [""] * (len(names) - 1)
     lines = [names, *(row + blank if len(row) == 1 else row for row in texts)]
     between = 3 * len(names) + 1
     room = console.width if console.is_terminal else max(console.width, WIDE)
     widths = _widths([*zip(*lines, strict=True)], room - between, fold)
-    heading = Text(title, style="table.title")
+    heading = Text(printable(title), style="table.title")
     table = Table(title=heading, title_justify="left", width=sum(widths) + between)
     for name, width in zip(names, widths, strict=True):
         table.add_column(Text(name), width=width, overflow="fold")
@@ -94,7 +96,7 @@ def print_frames(
 
 def print_line(console: Console, line: str) -> None:
     """A line as it is: neither broken nor coloured, and ":100:" is no emoji."""
-    console.print(line, soft_wrap=True, markup=False, highlight=False, emoji=False)
+    console.print(printable(line), soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def print_bad(console: Console, bad: Sequence[Bad], rest: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
+from analysis.texts import printable
 from bench.cli.options import Grid, results_errors
 from bench.cli.output import Output
 from bench.cli.tune import SearchGrid, Tuning
@@ -294,24 +295,30 @@ def main() -> None:
         )
         code = 130
     except UnusedCliTokensError as error:
-        print(f"error: {_left_over(error.unused_tokens or [''])}", file=sys.stderr)
+        _tell(str(_left_over(error.unused_tokens or [""])))
         code = 2
     except CycloptsError as error:
         what = " ".join(str(error).split()).removesuffix(".")
         stop = "" if what.endswith("?") else ";"
-        print(f"error: {what}{stop} see run_bench.py{_command()} --help", file=sys.stderr)
+        _tell(f"{what}{stop} see run_bench.py{_command()} --help")
         code = 2
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(str(error))
         code = 2
     except BrokenPipeError:  # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
-        print(f"error: {where}{(error.strerror or str(error)).lower()}", file=sys.stderr)
+        _tell(f"{where}{(error.strerror or str(error)).lower()}")
         code = 2
     sys.exit(code)
+
+
+def _tell(error: str) -> None:
+    """Tell of a mistake. What is wrong with an option is said with what was given for it, which may
+    be an address with a password."""
+    print(f"error: {printable(error)}", file=sys.stderr)
 
 
 def _command() -> str:

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import shlex
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -207,6 +206,7 @@ class Grid:
         """
         from analysis.load import load_gradients, load_results, load_timing
         from analysis.stored import GRID, holds_results, holds_search, read_grid
+        from analysis.texts import command_line
         from bench.grid.runner import Execution
 
         stem = Path(self.profile).stem
@@ -236,7 +236,7 @@ class Grid:
             data_dir=self.data_dir,
             device=self.device,
             jobs=self.jobs or (1 if on_gpu else max(1, (os.cpu_count() or 1) // self.threads)),
-            command=shlex.join(["run_bench.py", *sys.argv[1:]]),
+            command=command_line(["run_bench.py", *sys.argv[1:]]),
             found=self.load_profile().found(),
             limits=self._limits(),
             retry=bool(self.retry),

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import re
 import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any, ClassVar, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
+from analysis.schema import NAME
 from bench.errors import UserError, invalid, unknown
 from bench.profiles.profile import TrainingSettings
 from estimators.base import Estimator
@@ -83,7 +83,7 @@ def _check_name_and_settings(one: Any) -> None:
     Raises:
         UserError: one of these is not so.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", one.name) or one.name == "all":
+    if not NAME.fullmatch(one.name) or one.name == "all":
         said = "give letters, digits and dashes, and not all"
         raise UserError(f"{_start(one)}: {one.__name__} has name = {one.name!r}: {said}")
     where = f"{_start(one)}: Settings of {one.__name__}"

@@ -227,7 +227,8 @@ def conclude_search(
         profile: what the search started from.
         output, console: what to tell, and where.
     """
-    from analysis.search import load_trials, sensitivity, write_search_report
+    from analysis.search import sensitivity, write_search_report
+    from analysis.trials import load_trials
     from bench.grid.claims import folder_claimed
     from bench.printing import print_frames, print_line
     from bench.search.results import write_results

@@ -18,6 +18,9 @@ from pathlib import Path
 GRID_CLAIM = "grid"
 """The name of the claim on what a folder has one of, beside those of cells."""
 
+POLL_SECONDS = 1.0
+"""Between two looks at a claim that can't be waited for."""
+
 REPORT_SECONDS = 0.3
 """Least time between two looks at the progress of a cell."""
 
@@ -40,7 +43,8 @@ def claimed(path: Path, wait: bool = False) -> Iterator[Report | None]:
     try:
         yield _reporter(file)
     finally:
-        path.unlink(missing_ok=True)  # before the lock goes, so that nobody else's is removed
+        with suppress(PermissionError):  # another user's, in a folder where each removes his own
+            path.unlink(missing_ok=True)  # before the lock goes, so that nobody else's is removed
         os.close(file)
 
 
@@ -74,9 +78,9 @@ def running(folder: Path) -> dict[str, Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the claims that dead processes left."""
+    """Remove the claims that dead processes left, as far as one may."""
     for path in folder.glob("*"):
-        with claimed(path):
+        with suppress(PermissionError), claimed(path):
             pass
 
 
@@ -100,11 +104,15 @@ def _state(path: Path) -> str | None:
 
 
 def _lock(path: Path, wait: bool) -> int | None:
-    """An open file with its lock, made if it is not there; None if another has it."""
+    """An open file with its lock, made if it is not there; None if another has it.
+
+    Raises:
+        PermissionError: it can't be made, or it is another user's who lets nobody read it.
+    """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            file = _open(path)
         except FileNotFoundError:  # another run ended just now, and removed the folder
             continue
         try:
@@ -112,12 +120,27 @@ def _lock(path: Path, wait: bool) -> int | None:
         except BlockingIOError:
             os.close(file)
             return None
-        except OSError:  # a file system without locks: as if there were no other run
-            return file
+        except OSError:  # NFS locks no file that may only be read, and some systems lock none
+            if _state(path) != "held":
+                return file  # as if there were no other run
+            os.close(file)
+            if not wait:
+                return None
+            time.sleep(POLL_SECONDS)
+            continue
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 return file
         os.close(file)  # who had it has removed it meanwhile: others would not see this lock
+
+
+def _open(path: Path) -> int:
+    """Open the file of a claim, made if it is not there; to read, where it is another user's."""
+    with suppress(PermissionError):
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with suppress(FileNotFoundError):  # it can't be made, or has just been removed
+        return os.open(path, os.O_RDONLY)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
 
 
 def _reporter(file: int) -> Report:

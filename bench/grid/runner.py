@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from analysis.texts import printable
 from bench.cells.cell import Cell
 from bench.cells.course import train_cell
 from bench.cells.examples import examples_of, write_examples
@@ -174,8 +175,8 @@ def failure(cell: Cell, error: Exception, limits: Limits) -> Outcome:
     reason = f"{said} ({Path(last.filename).name}:{last.lineno})"
     if limits.explains(error):
         reason = f"needs more memory than --max-memory allows: {reason}"
-    lines = "".join(traceback.format_exception(error)).splitlines()
-    return Outcome(cell, "failed", reason, "\n".join(lines[-TRACEBACK_LINES:]))
+    lines = printable("".join(traceback.format_exception(error))).splitlines()
+    return Outcome(cell, "failed", printable(reason), "\n".join(lines[-TRACEBACK_LINES:]))
 
 
 def _work(cell: Cell, execution: Execution, report: Report) -> Iterator[Row]:

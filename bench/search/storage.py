@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from analysis.stored import JOURNAL
+from analysis.texts import without_secrets
 from bench.errors import StorageError, not_written
 from bench.grid.claims import claimed
 
@@ -31,6 +32,7 @@ def open_storage(address: str | None, results: Path) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if address is None:
         return JournalStorage(_Journal(results / JOURNAL))
+    _check_address(address)
     for left in reversed(range(OPENINGS)):
         try:
             return _database(address)
@@ -121,14 +123,22 @@ def _database(address: str) -> RDBStorage:
     return RDBStorage(address, engine_kwargs={"pool_pre_ping": True, "connect_args": waiting})
 
 
+def _check_address(address: str) -> None:
+    """Refuse a password with an @: what follows it would be the host, and be told of.
+
+    Raises:
+        StorageError: there is one.
+    """
+    with suppress(ArgumentError):  # which is told when it is opened
+        if "@" in (make_url(address).host or ""):
+            raise StorageError(f"{_option(address)}: an @ in a name or a password is %40")
+
+
 def _option(address: str) -> str:
     """The option that named a database, without a password."""
-    try:
-        return f"--storage {make_url(address).render_as_string(hide_password=True)}"
-    except ArgumentError:
-        return f"--storage {address}"
+    return f"--storage {without_secrets(address, whole=True)}"
 
 
 def _reason(error: Exception) -> str:
     """What is wrong with a database, in a line."""
-    return str(error.__cause__ or error).strip().splitlines()[0]
+    return without_secrets(str(error.__cause__ or error).strip().splitlines()[0])

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from analysis.stored import rows_of_cell
 from bench.cells.cell import FIRST_TUNING_SEED, Cell, cell_latent
 from bench.cells.numerics import NUMERICS
-from bench.errors import invalid
+from bench.errors import UserError, invalid
 from bench.grid.processes import Call, side_by_side
 from bench.grid.runner import Execution, Outcome, PrunedError, Watch, run_cell
 from bench.profiles.profile import TrainingSettings, with_named
@@ -138,10 +138,20 @@ def check_comparable(plans: Sequence[StudyPlan], search: Search, execution: Exec
     """Refuse studies whose values can't stand beside those that a folder has of the same task.
 
     Raises:
-        UserError: one differs in something of `COMPARED`, or the storage can't be reached.
+        UserError: one differs in something of `COMPARED`, the folder had another name when they
+            were begun, or the storage can't be reached.
     """
     storage = open_storage(search.storage, execution.results)
-    stored = SharedStudy.stored(storage, f"{execution.results.name}:")
+    prefix = f"{execution.results.name}:"
+    # A database may hold the studies of many folders, a journal those of its own alone.
+    stored = SharedStudy.stored(storage, "" if search.storage is None else prefix)
+    for other in stored:
+        begun, _, _ = other.study.study_name.rpartition(":")
+        if begun != execution.results.name:
+            raise UserError(
+                f"--out {execution.results} holds a search that was begun in a folder of the name "
+                f"{begun}, after which its studies are named: rename it, or give another --out"
+            )
     for plan, other in itertools.product(plans, stored):
         if other.about["task"] == plan.cell.task:
             about = plan.about(search, execution)

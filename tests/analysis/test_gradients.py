@@ -113,7 +113,9 @@ def test_times_are_of_cells_under_equal_circumstances(tmp_path: Path, table: pd.
     assert frame.loc["dense", "ms"] == "6.0"
     assert frame.loc["sfe-learned", "ms"] == "–"
     assert "in 8.0 ms" in budget_table(pooled(mixed), "ssvae")
-    report, *_ = write_gradient_report(write(mixed, tmp_path, GRADIENTS))
+    lost = pd.DataFrame(rows_of("nvil")[:1]).assign(status="failed", reason="got <class>")
+    report, *_ = write_gradient_report(write(pd.concat([mixed, lost]), tmp_path, GRADIENTS))
+    assert "- ssvae nvil 0: failed: got &lt;class>" in report.read_text()
     assert "Means over 2 seeds, over fewer of ssvae" in report.read_text()
     assert "equal circumstances (machine: one, two): times are those of most" in report.read_text()
 

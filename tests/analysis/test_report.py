@@ -1,6 +1,7 @@
 """Reports and tables, of good folders and of bad ones."""
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,20 @@ def test_failed_cells_are_listed_with_their_reasons(tmp_path: Path) -> None:
     assert "And 10 more." in text
     assert "| game | rloo | 0 |" not in text
     assert "Nothing has scores on game at the same seeds as `dense`" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_names_of_folders_and_reasons_do_not_break_the_page_s_tables(tmp_path: Path) -> None:
+    table = grid(["game"], NAMES, 3)
+    before, after = tmp_path / "be|<b>fore", tmp_path / "<i>after"
+    write(table, before)
+    lost = cell("game", "nvil", 0, 0.5, status="diverged")
+    lost = [row | {"reason": "got <class 'x'>\x1b[2J"} for row in lost]
+    text = text_of(pd.concat([table, table_of([lost])]), after, against=before)
+    assert "# &lt;i>after" in text
+    assert "| game − be\\|&lt;b>fore |" in text
+    assert "| got &lt;class 'x'>\\x1b[2J |" in text
+    assert not re.search("<[a-z]|\x1b", text)
 
 
 def test_one_seed_of_an_unknown_estimator_makes_a_report(tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ from analysis.search import (
     expected_best,
     front,
     importances,
-    load_trials,
     parallel_plot,
     sensitivity,
     slice_plot,
     write_search_report,
 )
 from analysis.stored import ResultsError
+from analysis.trials import load_trials
 
 SPACE = {
     "settings.decay": distribution_to_json(FloatDistribution(0.5, 0.99)),
@@ -145,6 +145,14 @@ def test_a_report_is_written_whatever_there_is(values: list[float | None], tmp_p
     assert len(load_trials(tmp_path)) == len(values)
 
 
+def test_reasons_of_trials_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for draw in ("save_row", "_save_slices", "_save_parallel"):
+        monkeypatch.setattr(search, draw, lambda *_: tmp_path / "none.png")
+    stored(tmp_path, made_up([0.5, None]).assign(state="failed", reason="got <class 'x'>"))
+    text = write_search_report(tmp_path)[0].read_text()
+    assert "- tune:ssvae/sfe-ma trial 1: got &lt;class 'x'>" in text
+
+
 def test_lines_through_the_parameters_are_of_all_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,3 +183,40 @@ def test_what_is_no_search_is_told(tmp_path: Path) -> None:
     pq.write_table(rows.drop_columns(["metrics"]), path)
     with pytest.raises(ResultsError, match=r"trials\.parquet has other columns than a search's"):
         load_trials(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("task", "../../x", "has '../../x' in the column task, which is no name"),
+        ("estimator", None, "has rows without estimator"),
+        ("study", None, "has rows without study"),
+        ("objectives", [], "has a value in the column objectives that is none of a search"),
+        ("objectives", ["accuracy"] * 3, "has a trial with 2 values of accuracy, accuracy, acc"),
+        ("parameters", [3], "has a value in the column parameters that is none of a search"),
+        ("values", "high", "has a value in the column values that is none of a search"),
+        ("space", {"settings.k": "{}"}, "has a value in the column space that is none of a search"),
+    ],
+)
+def test_trials_that_no_search_wrote_are_refused(
+    column: str, value: object, words: str, tmp_path: Path
+) -> None:
+    table = made_up(VALUES)
+    table[column] = [value] * len(table)
+    stored(tmp_path, table)
+    with pytest.raises(ResultsError) as error:
+        load_trials(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path / 'trials.parquet'} {words}")
+    assert str(error.value).endswith(": run run_bench.py tune again")
+
+
+def test_trials_that_are_no_json_are_refused(tmp_path: Path) -> None:
+    stored(tmp_path, made_up(VALUES))
+    path = tmp_path / "trials.parquet"
+    rows = pq.read_table(path)
+    place = rows.column_names.index("metrics")
+    for text in ("{", None):
+        broken = pa.array([text] * len(rows), pa.string())
+        pq.write_table(rows.set_column(place, "metrics", broken), path)
+        with pytest.raises(ResultsError, match="has a value in the column metrics that is none"):
+            load_trials(tmp_path)

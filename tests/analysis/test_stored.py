@@ -9,7 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis import stored
-from analysis.load import load_gradients, load_results, load_timing
+from analysis.comparisons import changes
+from analysis.load import (
+    end_rows,
+    flatten_hyperparameters,
+    load_gradients,
+    load_results,
+    load_timing,
+)
 from analysis.schema import GRADIENTS, TIMING, TRAINING, Kind
 from analysis.stored import ResultsError, kind_of, read_grid
 from tests.analysis.synthetic import as_stored, ask, grid, write, write_cells
@@ -21,6 +28,14 @@ NOW = TRAINING.version
 @pytest.fixture
 def table() -> pd.DataFrame:
     return grid(["game"], NAMES, 2)
+
+
+def as_rows_of(kind: Kind, table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of training as those of another kind, told apart as these are."""
+    numbers = table.groupby("key").cumcount()
+    return table.assign(
+        schema_version=kind.version, group="scores", share=numbers.astype(float), repetition=numbers
+    )
 
 
 def test_cells_and_their_table_are_the_same(table: pd.DataFrame, tmp_path: Path) -> None:
@@ -83,7 +98,8 @@ def test_an_earlier_version_is_read_with_nulls_for_what_came_since(
 ) -> None:
     names = kind.missing(kind.version - back)
     assert names is not None
-    older = as_stored(table.assign(schema_version=kind.version - back), kind).drop_columns(names)
+    rows = as_rows_of(kind, table).assign(schema_version=kind.version - back)
+    older = as_stored(rows, kind).drop_columns(names)
     pq.write_table(older, tmp_path / "table.parquet")
     load = {TRAINING: load_results, GRADIENTS: load_gradients, TIMING: load_timing}[kind]
     found = load(tmp_path)
@@ -212,7 +228,7 @@ def test_a_file_that_is_being_written_is_no_cell(table: pd.DataFrame, tmp_path: 
 
 
 def test_kinds_are_told_apart(table: pd.DataFrame, tmp_path: Path) -> None:
-    gradients = table.assign(schema_version=GRADIENTS.version, group="scores")
+    gradients = as_rows_of(GRADIENTS, table)
     write(table, tmp_path / "training")
     write(gradients, tmp_path / "gradients", GRADIENTS)
     assert [kind_of(tmp_path / name) for name in ("training", "gradients")] == [
@@ -255,3 +271,80 @@ def test_a_file_that_goes_while_it_is_read_is_no_damage(
 def test_an_empty_folder_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match=r"holds no results: first run a grid with --out"):
         load_results(tmp_path)
+
+
+STRANGE = ["../../x", "/x", "..", "a/b", "a\\b", "", "x\n", ".x", "a b", "\x1b[2J", "\0"]
+
+
+@pytest.mark.parametrize("name", STRANGE)
+@pytest.mark.parametrize("column", ["task", "estimator", "knob"])
+def test_names_from_files_are_no_paths(
+    column: str, name: str, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    kind, load = (GRADIENTS, load_gradients) if column == "knob" else (TRAINING, load_results)
+    rows = as_rows_of(kind, table).assign(**{column: name})
+    folder = write(rows, tmp_path / "results", kind)
+    with pytest.raises(ResultsError) as error:
+        load(folder)
+    words = f"has {name!r} in the column {column}, which is no name: move it elsewhere"
+    assert str(error.value).startswith(f"{folder / 'table.parquet'} {words}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["task", "estimator"])
+def test_a_table_with_rows_of_nothing_is_refused(
+    column: str, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    whose = table[column].where(table["seed"] == 0, None)
+    write(table.assign(**{column: whose}), tmp_path)
+    with pytest.raises(ResultsError, match=rf"table\.parquet has rows without {column}: move it"):
+        load_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "3", "[]", '"a"', "null", '{"estimator": 3}', "[" * 10_000]
+)
+def test_hyperparameters_that_are_none_are_refused(
+    text: str, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    path = write_cells(table.assign(hyperparameters=text), tmp_path)[0]
+    with pytest.raises(ResultsError) as error:
+        load_results(tmp_path)
+    assert str(error.value).startswith(f"{path} has hyperparameters that are no JSON of settings:")
+
+
+def test_hyperparameters_that_are_not_known_are_no_mistake(
+    table: pd.DataFrame, tmp_path: Path
+) -> None:
+    table = table.assign(hyperparameters=None)
+    loaded = load_results(write(table, tmp_path))
+    assert len(flatten_hyperparameters(loaded)) == len(table)
+    assert not changes(end_rows(loaded), end_rows(loaded), "game").empty
+
+
+@pytest.mark.parametrize("where", [".stversions", "task=game/estimator=sfe/.ipynb_checkpoints"])
+def test_what_others_keep_in_hidden_folders_is_no_cell(
+    where: str, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    paths = write_cells(table, tmp_path)
+    kept = tmp_path / "cells" / where / "kept-checkpoint.parquet"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(paths[0].read_bytes())
+    assert stored.cell_files(tmp_path) == paths
+    assert len(load_results(tmp_path)) == len(table)
+
+
+def test_a_folder_of_no_name_holds_no_cell(table: pd.DataFrame, tmp_path: Path) -> None:
+    path = write_cells(table, tmp_path)[0]
+    path.parent.rename(path.parent.with_name("estimator=.."))
+    with pytest.raises(ResultsError, match=r"is in a folder of '\.\.', no name: remove it"):
+        load_results(tmp_path)
+
+
+def test_a_grid_with_a_byte_order_mark_is_read(table: pd.DataFrame, tmp_path: Path) -> None:
+    """As editors on Windows leave it."""
+    write_cells(table, tmp_path)
+    ask(tmp_path, "gamesfe0")
+    path = tmp_path / "grid.json"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert [asked.key for asked in read_grid(tmp_path)] == ["gamesfe0"]

@@ -32,7 +32,7 @@ def table() -> pd.DataFrame:
             *rows_of("sfe", 5, 4, 6),
             *rows_of("sfe", 8, 8, 8, seed=1),
             *rows_of("sfe", 99, 99, seed=2, threads=2),
-            *rows_of("nvil", 0, status="failed", reason="no memory"),
+            *rows_of("nvil", 0, status="failed", reason="no memory\n<class>"),
         ]
     )
 
@@ -65,7 +65,7 @@ def test_the_report_tells_of_what_it_leaves_out(table: pd.DataFrame, tmp_path: P
     assert all(path.exists() for path in written)
     text = written[0].read_text()
     assert "Of 3 of 4 cells: 1 threads" in text  # the fourth had two
-    assert "- ssvae nvil 0: failed: no memory" in text
+    assert "- ssvae nvil 0: failed: no memory &lt;class>" in text
     numbers = pd.read_csv(folder / "tables" / "ssvae_steps.csv", index_col="estimator")
     assert numbers.loc["dense", "median"] == 24
 

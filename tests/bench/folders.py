@@ -18,7 +18,8 @@ def store(folder: Path, cell: Cell, status: str = "ok", **values: object) -> Pat
     rows = [row]
     if status == "ok" and cell.gradients is None:
         numbers = {"step": 10, "loss": 2.0, "accuracy": 0.5, "elbo": np.nan, **values}
-        rows = [row | numbers | {"split": split} for split in ("validation", "test")]
+        tested = {"split": "test", "selection": "best"}
+        rows = [row | numbers | where for where in ({"split": "validation"}, tested)]
     write_cell(folder, cell, [row | values for row in rows])
     return cell_path(folder, cell)
 

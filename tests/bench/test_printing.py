@@ -34,6 +34,17 @@ def test_text_is_printed_as_it_is() -> None:
     assert file.getvalue().count(text) == 5
 
 
+def test_no_text_of_results_gives_the_terminal_orders() -> None:
+    console = Console(file=StringIO(), width=80)
+    text = "a\x1b[2Jb\x07"
+    print_line(console, text)
+    print_table(console, text, ("", text), [(text, text)])
+    file = console.file
+    assert isinstance(file, StringIO)
+    assert file.getvalue().count("a\\x1b[2Jb\\x07") == 5
+    assert "\x1b[2J" not in file.getvalue()
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("width", [40, 80, 150])
 def test_words_of_results_are_whole_however_narrow_the_console(terminal: bool, width: int) -> None:

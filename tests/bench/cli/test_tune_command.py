@@ -10,10 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import ArgumentError
 
-from analysis.search import load_trials
+from analysis.trials import load_trials
 from bench.grid.claims import GRID_CLAIM, is_claimed
-from bench.search import tuning
+from bench.search import storage, tuning
 from tests.bench.conftest import Here, started
 
 
@@ -107,6 +109,50 @@ def test_a_search_without_a_value_names_no_best_settings(
     assert not (out / "best.toml").exists()
     end = {"event": "end", "counts": {"pruned": 1}, "report": str(out / "x.md"), "best": None}
     assert json.loads(here(*arguments, "--json").stdout) == end
+
+
+def test_no_password_of_a_storage_goes_into_a_file_or_to_the_terminal(
+    here: Here, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither that of the address nor what an error says of it."""
+    address, real = "postgresql://me:s3cret@nowhere/name?password=s3cret", storage._database
+    found: list[str] = []
+
+    def database(given: str) -> RDBStorage:
+        found.append(given)
+        return real(f"sqlite:///{tmp_path}/studies.db")
+
+    monkeypatch.setattr(storage, "_database", database)
+    for draw in ("save_row", "_save_slices"):
+        monkeypatch.setattr(f"analysis.search.{draw}", lambda *_: tmp_path / "none.png")
+    out = tmp_path / "tune"
+    arguments = ("tune", "--task", "signal_game", "--estimator", "sfe", "--trials", 1)
+    arguments += ("--jobs", 1, "--profile", tiny, "--out", out)
+    done = here(*arguments, "--storage", address)
+    assert done.returncode == 0, done.stderr
+    assert set(found) == {address}
+    status = here("status", out)
+    texts = [done.stdout, done.stderr, status.stdout, status.stderr]
+    for path in filter(Path.is_file, tmp_path.rglob("*")):
+        rows = pq.ParquetFile(path).read() if path.suffix == ".parquet" else None
+        texts.append(path.read_bytes().decode("latin1") if rows is None else str(rows.to_pylist()))
+    assert not [text for text in texts if "s3cret" in text]
+    assert "'postgresql://me:***@nowhere/name?***'" in (out / "search.md").read_text()
+
+    def refused(given: str) -> RDBStorage:
+        raise ArgumentError(f"{given} is wrong")
+
+    monkeypatch.setattr(storage, "_database", refused)
+    for words in (
+        ("--storage", address),
+        ("--storage", f"{address} "),
+        ("--pruner", address),
+        (address,),
+    ):
+        wrong = here(*arguments, *words)
+        assert wrong.returncode == 2
+        assert wrong.stderr.startswith("error: ")
+        assert "s3cret" not in wrong.stderr
 
 
 def test_a_search_tells_a_machine_or_no_more_than_its_end(

@@ -95,6 +95,23 @@ def test_a_cell_whose_threads_a_library_has_changed_has_failed(
     assert "in a cell of 1: a library has changed it" in outcome.reason
 
 
+def test_a_failure_is_told_without_secrets_and_orders_to_terminals(
+    cell: Cell, execution: runner.Execution, working: Callable[[Work], None]
+) -> None:
+    def barred(*arguments: object, **named: object) -> Iterator[Row]:
+        raise OSError("no answer from\x1b[31m http://me:s3cret@proxy:3128")
+        yield {}
+
+    working(barred)
+    (outcome,) = run_cells([Planned(cell, None)], execution)
+    for end in (outcome, stored_rows(execution).iloc[0]):
+        assert end.reason.startswith(
+            "OSError: no answer from\\x1b[31m http://me:***@proxy:3128 (test_runner.py:"
+        )
+        assert "\x1b" not in end.traceback
+        assert end.traceback.endswith("http://me:***@proxy:3128")
+
+
 def test_the_place_of_a_failure_in_torch_is_where_it_was_called(cell: Cell) -> None:
     with pytest.raises(RuntimeError) as error:
         torch.nn.Linear(3, 3)(torch.ones(2, 2))

@@ -1,5 +1,6 @@
 """`run_bench.py merge`: folders that can stand together become one, and no others."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,8 @@ def test_cells_of_unlike_kernels_stand_together_without_being_equal(
 
 def value_of(name: str, change: bool) -> object:
     """A value for a column of trainings, and another."""
+    if name == "hyperparameters":
+        return json.dumps({"change": change})
     kind = str(TRAINING.columns.field(name).type)
     values = {"string": "xy"[change], "int64": int(change), "double": change / 7, "bool": change}
     return values[kind]

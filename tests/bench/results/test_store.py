@@ -38,7 +38,7 @@ def test_a_cell_is_read_back_by_pandas_with_its_partitions(tmp_path: Path, cell:
 def test_the_table_holds_all_cells(tmp_path: Path, cell: Cell, profile: Profile) -> None:
     other = cell_of(profile, "bitvector", "dense")
     store.write_cell(tmp_path, cell, [row(cell)])
-    store.write_cell(tmp_path, other, [row(other), row(other)])
+    store.write_cell(tmp_path, other, [row(other, step=0), row(other, step=1)])
     path = store.compact(tmp_path)
     assert sorted(pd.read_parquet(path)["task"]) == ["bitvector", "bitvector", "ssvae"]
 

@@ -101,6 +101,8 @@ def test_a_damaged_journal_is_told(tmp_path: Path, line: bytes) -> None:
     [
         ("nonsense", "nonsense: "),
         ("postgresql://me:secret@localhost:1/x", "localhost:1/x: "),
+        ("postgresql://localhost:1/x?password=secret", "localhost:1/x?***: "),
+        ("postgresql://me:a@secret@localhost:1/x", "an @ in a name or a password is %40"),
         ("sqlite:////nowhere/at/all.db", "unable to open database file"),
     ],
 )

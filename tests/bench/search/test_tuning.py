@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import Trial, TrialState
 
 from analysis.load import flatten_hyperparameters, load_results
-from analysis.search import best_so_far, load_trials
+from analysis.search import best_so_far
+from analysis.trials import load_trials
 from bench.cells.cell import FIRST_TUNING_SEED, plan
 from bench.errors import StorageError, UserError
 from bench.grid.runner import Execution, Outcome, PrunedError
@@ -178,6 +179,27 @@ def test_studies_of_a_task_in_one_folder_can_be_compared(
         check_comparable([replace(other, objectives=("loss",))], search, execution)
     elsewhere = replace(other.cell, task="ssvae")
     check_comparable([replace(other, objectives=("loss",), cell=elsewhere)], search, execution)
+
+
+def test_a_search_does_not_begin_again_in_a_folder_that_was_renamed(
+    tiny_profile: Profile, tmp_path: Path
+) -> None:
+    """Its studies have the folder's name in theirs, and would not be found."""
+    found, search = study_of(tiny_profile), searching()
+    found.open(search, executing(tmp_path / "tune"))
+    (tmp_path / "tune").rename(tmp_path / "a:b")
+    execution = executing(tmp_path / "a:b")
+    again = replace(found, name=found.name.replace("tune", "a:b"))
+    words = "a:b holds a search that was begun in a folder of the name tune, after which its"
+    with pytest.raises(UserError, match=words):
+        check_comparable([again], search, execution)
+    shared = replace(search, storage=f"sqlite:///{tmp_path}/studies.db")
+    found.open(shared, execution)
+    check_comparable([again], shared, execution)  # a database holds those of other folders
+    other = executing(tmp_path / "c:d")
+    again.open(search, other)
+    with pytest.raises(UserError, match="begun in a folder of the name a:b"):
+        check_comparable([found], search, other)
 
 
 def test_a_trial_means_over_its_seeds(tiny_profile: Profile, tmp_path: Path) -> None:
