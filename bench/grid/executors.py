@@ -15,6 +15,7 @@ from bench.grid.limits import killed_if_stuck
 from bench.grid.processes import deaf_children, side_by_side
 from bench.grid.runner import Clock, Execution, Outcome, progress_file, run_cell, store_outcome
 from bench.results.store import stored_end, stored_stamp
+from tasks.likelihoods.compiled import cache_of_loops
 
 IN_FLIGHT = 500
 """Most cells that are with a cluster at a time: each takes a thread and an open file here."""
@@ -73,6 +74,7 @@ def run_here(todo: Sequence[Todo], execution: Execution, done: Done) -> None:
     work = run_claimed if execution.jobs == 1 else _run_in_worker
     calls = ((work, (one, execution, beside)) for one in todo)
     over: set[str] = set()
+    cache_of_loops()  # so that where they can't be kept only this process warns, and no worker
     try:
         for outcome in side_by_side(calls, execution.jobs, ahead=execution.jobs):
             if outcome is not None:

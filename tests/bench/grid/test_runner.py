@@ -313,6 +313,17 @@ def test_a_process_that_joblib_replaces_is_nothing_to_tell(
     assert not told
 
 
+def test_this_process_looks_where_loops_are_kept_before_its_workers_do(
+    execution: runner.Execution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As whoever looks first warns for all."""
+    events: list[str] = []
+    monkeypatch.setattr(executors, "cache_of_loops", lambda: events.append("looked"))
+    monkeypatch.setattr(executors, "side_by_side", lambda *_, **__: events.append("began") or [])
+    executors.run_here([], execution, lambda outcome: None)
+    assert events == ["looked", "began"]
+
+
 def test_a_skipped_pair_is_a_row(profile: Profile, execution: runner.Execution) -> None:
     cell = cell_of(profile, "ssvae", "sparsemap")
     (outcome,) = run_cells([Planned(cell, "because")], execution)
