@@ -208,7 +208,8 @@ def merge(*results: Path, out: Annotated[Path, Parameter(alias="-o")]) -> int:
         written = report_on(out, merged.kind, console=None)
         found = status_of(out)
     print_status(found, console)
-    print_line(console, f"tables and figures: {written}")
+    if written is not None:
+        print_line(console, f"tables and figures: {written}")
     return int(bool(found.open))
 
 
@@ -282,6 +283,7 @@ def report(results: Path, /, *, baseline: str | None = None, against: Path | Non
 def main() -> None:
     """Run the command line and exit: 0 all is well, 1 a cell failed, 2 a mistake of the user's,
     130 it was stopped."""
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's may not be there, and no window is opened
     try:
         _heed_requests_to_stop()
         check_words(sys.argv[1:])
