@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -284,6 +285,7 @@ def main() -> None:
     """Run the command line and exit: 0 all is well, 1 a cell failed, 2 a mistake of the user's,
     130 it was stopped."""
     os.environ["MPLBACKEND"] = "agg"  # a notebook's may not be there, and no window is opened
+    _print_what_can_be_printed()
     try:
         _heed_requests_to_stop()
         check_words(sys.argv[1:])
@@ -329,6 +331,13 @@ def _left_over(words: list[str]) -> UserError:
     if words[0] in app:
         return UserError(f"{words[0]!r}: give a command before all options; {see}")
     return UserError(f"{words[0]!r} is a word too many: names have commas between them; {see}")
+
+
+def _print_what_can_be_printed() -> None:
+    """Have "?" stand for what the encoding of a terminal or a file lacks, ASCII's say."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _heed_requests_to_stop() -> None:
