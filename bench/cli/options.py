@@ -93,7 +93,8 @@ class Grid:
     """Results folder; results/PROFILE by default, with "gradients-" or "timing-" before PROFILE for
     these, and -DATASET after it where --dataset is given."""
     jobs: Annotated[int | None, WHOLE] = None
-    """Cells that run at the same time; by default as many as the threads allow, one on a GPU."""
+    """Cells that run at the same time; by default as many as the cores that this process may use
+    have threads for, one on a GPU."""
     threads: Annotated[int, WHOLE] = 1
     """Threads of each cell."""
     device: str = "cpu"
@@ -205,6 +206,8 @@ class Grid:
         Raises:
             UserError: the results folder can't be written to, or read.
         """
+        from joblib import cpu_count  # of what affinity and the limits of a container leave
+
         from analysis.load import load_gradients, load_results, load_timing
         from analysis.stored import GRID, holds_results, holds_search, read_grid
         from bench.grid.runner import Execution
@@ -235,7 +238,7 @@ class Grid:
             profile=stem,
             data_dir=self.data_dir,
             device=self.device,
-            jobs=self.jobs or (1 if on_gpu else max(1, (os.cpu_count() or 1) // self.threads)),
+            jobs=self.jobs or (1 if on_gpu else max(1, cpu_count() // self.threads)),
             command=shlex.join(["run_bench.py", *sys.argv[1:]]),
             found=self.load_profile().found(),
             limits=self._limits(),

@@ -1,8 +1,10 @@
 """Options of a run as a user writes them, and what is refused."""
 
+import os
 import time
 from pathlib import Path
 
+import joblib
 import pytest
 from cyclopts import App
 
@@ -52,6 +54,18 @@ def test_nothing_is_limited_and_failures_are_retried_by_default(tmp_path: Path) 
     assert (found.retry, found.force, found.scheduler) == (True, False, None)
     found = execution(tmp_path, "--retry", 0, "--force")
     assert (found.retry, found.force) == (False, True)
+
+
+def test_there_are_as_many_jobs_as_cores_that_may_be_used(tmp_path: Path) -> None:
+    """By taskset, or a scheduler, say."""
+    usable = os.sched_getaffinity(0)
+    assert execution(tmp_path).jobs == joblib.cpu_count() <= len(usable)
+    try:
+        os.sched_setaffinity(0, {min(usable)})
+        assert execution(tmp_path).jobs == 1
+        assert execution(tmp_path, "--threads", 2).jobs == 1
+    finally:
+        os.sched_setaffinity(0, usable)
 
 
 def test_all_tasks_are_those_of_the_profile_whatever_is_named_beside(profile: Profile) -> None:
