@@ -19,6 +19,9 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 
+DARK = 128
+"""A set of images none of whose pixels reaches this has other grey levels, 0 and 1 say."""
+
 _GZIP = b"\x1f\x8b"
 
 
@@ -44,6 +47,13 @@ def read_images(name: str, folder: Path) -> Images:
             f"{folder / IDX_FILES[2]} has images of {_spelled(test_pixels.shape[1:])} pixels where "
             f"those of training have {_spelled(pixels.shape[1:])}: make them of one size"
         )
+    for file, images in ((IDX_FILES[0], pixels), (IDX_FILES[2], test_pixels)):
+        if (most := int(images.max())) < DARK:
+            raise DataError(
+                f"{folder / file} has no pixel above {most}, where 255 is white: bring its grey "
+                "levels to 0 to 255"
+            )
+    height, width = pixels.shape[1:]
     return Images(
         name=name,
         inputs=pixels.flatten(1),
@@ -51,6 +61,7 @@ def read_images(name: str, folder: Path) -> Images:
         test_inputs=test_pixels.flatten(1),
         test_labels=test_labels.long(),
         levels=256,
+        shape=(height, width),
     )
 
 
