@@ -83,10 +83,7 @@ def _read_idx(folder: Path, file: str) -> UInt8[np.ndarray, "..."]:
     """An unsigned-byte array from an idx file: 4-byte magic, sizes as big-endian int32, bytes."""
     path = next((p for p in (folder / f"{file}.gz", folder / file) if p.is_file()), None)
     if path is None:
-        raise DataError(
-            f"{folder / file}.gz is missing: put the four idx files of {folder.name} there, or go "
-            "without --data-dir and BENCH_DATA_DIR to have them fetched, or run --profile quick"
-        )
+        raise DataError(f"{folder / file}.gz is missing: {_what_to_do(folder, file)}")
     try:
         content = unzipped(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -102,6 +99,20 @@ def _read_idx(folder: Path, file: str) -> UInt8[np.ndarray, "..."]:
             f"says {_spelled(shape)}; fetch it again"
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
+
+
+def _what_to_do(folder: Path, file: str) -> str:
+    """About a file that is not there, where it may be there under another name or beside."""
+    dotted = file.replace("-idx", ".idx")
+    for name in (dotted, f"{dotted}.gz"):
+        if (folder / name).is_file():
+            return f"rename {name}, and the others, with - in place of the first dot"
+        if any((folder.parent / other).is_file() for other in (name, name.replace(".idx", "-idx"))):
+            return f"--data-dir takes the folder above {folder.name}, these files are in it itself"
+    return (
+        f"put the four idx files of {folder.name} there, or go without --data-dir and "
+        "BENCH_DATA_DIR to have them fetched, or run --profile quick"
+    )
 
 
 def _spelled(sizes: Sequence[int]) -> str:

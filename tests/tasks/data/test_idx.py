@@ -92,6 +92,21 @@ def test_a_damaged_file_is_named(folder: Path, damage: Callable[[Path], None], w
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_name_with_a_dot_is_told(folder: Path, ending: str) -> None:
+    """As some archives have them."""
+    (folder / "train-images-idx3-ubyte.gz").rename(folder / f"train-images.idx3-ubyte{ending}")
+    with pytest.raises(DataError, match=rf"missing: rename train-images\.idx3-ubyte{ending}, and"):
+        read_images("some", folder)
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "train-images.idx3-ubyte"])
+def test_a_folder_that_is_the_data_set_itself_is_told(folder: Path, name: str) -> None:
+    (folder / "train-images-idx3-ubyte.gz").rename(folder / name)
+    with pytest.raises(DataError, match="takes the folder above mnist, these"):
+        read_images("mnist", folder / "mnist")
+
+
 def test_images_and_labels_must_match(folder: Path) -> None:
     write_idx(folder / "t10k-labels-idx1-ubyte", np.zeros(9, np.uint8))
     with pytest.raises(DataError, match="10 images for 9 labels"):
