@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.files import written_whole
 from analysis.stored import ResultsError
 from analysis.style import own_style
 
@@ -154,10 +155,9 @@ def save_examples(table: pd.DataFrame, folder: Path) -> dict[tuple[str, str], Pa
     for cell in cells.drop_duplicates(["task", "estimator"]).itertuples():
         examples = read_examples(files[str(cell.key)])
         if examples:
-            figures.mkdir(parents=True, exist_ok=True)
             path = figures / f"{quote(f'{cell.task}-{cell.estimator}', safe='')}.png"
-            with own_style():
-                examples_figure(examples).savefig(path, dpi=120)
+            with own_style(), written_whole(path) as file:
+                examples_figure(examples).savefig(file, dpi=120)
             saved[str(cell.task), str(cell.estimator)] = path
     return dict(sorted(saved.items()))
 

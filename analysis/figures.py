@@ -18,6 +18,7 @@ from analysis.curves import (
     learning_curves,
     support_during_training,
 )
+from analysis.files import written_whole
 from analysis.load import FLOOR, end_rows, final_rows, last_rows
 from analysis.points import (
     final_scores,
@@ -217,10 +218,10 @@ def save_figure(figure: Figure, stem: Path) -> Path:
 
     It is laid out once, for both: laying out takes as long as drawing.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     for suffix in SUFFIXES:
-        figure.savefig(stem.with_suffix(suffix))
+        with written_whole(stem.with_suffix(suffix)) as file:
+            figure.savefig(file, format=suffix[1:])
     return stem.with_suffix(".png")
