@@ -1,11 +1,14 @@
 """Whatever goes wrong in a cell becomes its row, and every cell comes to one outcome."""
 
 import itertools
+import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -172,6 +175,31 @@ def test_a_cell_that_heeds_nothing_is_killed_and_told(
         ("timeout", "took more than 0.2 s (--time-limit), and did not heed it")
     ]
     assert stored_rows(execution)["status"].tolist() == ["timeout"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason"),
+    [
+        ("SIGKILL", "was killed, for want of memory perhaps: free some, and run again"),
+        ("SIGSEGV", "died: SIGSEGV(-11)"),
+    ],
+)
+def test_how_a_process_died_is_told_by_its_exit_code(
+    ended: str,
+    reason: str,
+    cell: Cell,
+    execution: runner.Execution,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dying = partial(end_by, signal.Signals[ended])
+    monkeypatch.setattr(executors, "_run_in_worker", dying)
+    outcome = executors._run_alone(executors.Todo(cell, None), execution)
+    assert outcome is not None
+    assert outcome.reason == f"its process {reason}"
+
+
+def end_by(number: int, *arguments: object) -> None:
+    os.kill(os.getpid(), number)
 
 
 class Dying:
