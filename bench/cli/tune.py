@@ -194,7 +194,7 @@ def shown(
         return f"{name} trial {place}: {values} (best {best[trialled.study]:.4g}) {parameters}"
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bars = console.is_terminal and not output.quiet
+    bars = console.is_interactive and not output.quiet
     total = None if trials is None else trials * len(studies)
     stored = sum(len(shared.counted()) for shared in studies)
     with Progress(*columns, console=console, transient=True, disable=not bars) as bar:
