@@ -108,7 +108,7 @@ def _what_to_do(folder: Path, file: str) -> str:
         if (folder / name).is_file():
             return f"rename {name}, and the others, with - in place of the first dot"
         if any((folder.parent / other).is_file() for other in (name, name.replace(".idx", "-idx"))):
-            return f"--data-dir takes the folder above {folder.name}, these files are in it itself"
+            return f"--data-dir takes the folder above {folder.name}, and this one has the files"
     return (
         f"put the four idx files of {folder.name} there, or go without --data-dir and "
         "BENCH_DATA_DIR to have them fetched, or run --profile quick"

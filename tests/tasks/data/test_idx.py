@@ -103,7 +103,7 @@ def test_a_name_with_a_dot_is_told(folder: Path, ending: str) -> None:
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "train-images.idx3-ubyte"])
 def test_a_folder_that_is_the_data_set_itself_is_told(folder: Path, name: str) -> None:
     (folder / "train-images-idx3-ubyte.gz").rename(folder / name)
-    with pytest.raises(DataError, match="takes the folder above mnist, these"):
+    with pytest.raises(DataError, match="takes the folder above mnist, and this one has"):
         read_images("mnist", folder / "mnist")
 
 
