@@ -26,7 +26,7 @@ from bench.grid.grid import run_cells
 from bench.profiles.profile import Profile, TrainingSettings
 from estimators.registry import all_estimators, wings
 from tasks.registry import all_tasks
-from tests.bench.conftest import ROOT, Here, bench, cell_of
+from tests.bench.conftest import ROOT, SET, Here, bench, cell_of
 
 
 def test_a_cell_that_diverges_is_a_row_and_the_others_go_on(
@@ -100,6 +100,8 @@ def test_what_an_encoding_lacks_is_a_question_mark(
     encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     printed = BytesIO()
+    for name in SET:
+        monkeypatch.setenv(name, "")
     monkeypatch.setattr(sys, "argv", ["run_bench.py", "list"])
     monkeypatch.setattr(sys, "stdout", TextIOWrapper(printed, encoding, "strict"))
     with pytest.raises(SystemExit) as ended:
