@@ -5,6 +5,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,10 @@ def _bases(sources: Path) -> Iterator[Path]:
     if named := os.environ.get("NUMBA_CACHE_DIR"):
         yield Path(named).expanduser()
     yield sources / "__pycache__"
-    from numba.misc.appdirs import AppDirs  # which a process that runs no loop does without
+    with suppress(ImportError):  # without numba nothing is compiled
+        from numba.misc.appdirs import AppDirs  # which a process that runs no loop does without
 
-    yield Path(AppDirs("numba", appauthor=False).user_cache_dir)
+        yield Path(AppDirs("numba", appauthor=False).user_cache_dir)
 
 
 def _takes_files(folder: Path) -> bool:
