@@ -31,7 +31,7 @@ $(READY): pyproject.toml constraints.txt
 
 # The reference solver of SparseMAP, under a Python 3.8 or 3.9 found on this machine.
 lp-sparsemap: $(REFERENCE)/.ready
-	@echo "export LP_SPARSEMAP_PYTHON=$(CURDIR)/$(REFERENCE)/bin/python"
+	@echo "export LP_SPARSEMAP_PYTHON='$(CURDIR)/$(REFERENCE)/bin/python'"
 
 $(REFERENCE)/.ready:
 	@for python in python3.9 python3.8 "$$HOME"/.pyenv/versions/3.[89].*/bin/python; do \

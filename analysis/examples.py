@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.files import written_whole
 from analysis.stored import ResultsError
-from analysis.style import STYLE
+from analysis.style import own_style
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = Mapping[str, Array]
@@ -120,7 +120,7 @@ _MARGINS = {"left": 0.55, "right": 0.05, "top": 0.35, "bottom": 0.4}
 def examples_figure(examples: Examples) -> Figure:
     """All examples of a cell in a row."""
     widths = [_WIDTH[str(arrays["kind"])] for arrays in examples.values()]
-    with mpl.rc_context(STYLE | {"savefig.bbox": "standard"}):
+    with own_style():
         figure = Figure(figsize=(sum(widths), _HEIGHT))  # a layout engine takes as long again
         for arrays, width, end in zip(
             examples.values(), widths, itertools.accumulate(widths), strict=True
@@ -155,9 +155,9 @@ def save_examples(table: pd.DataFrame, folder: Path) -> dict[tuple[str, str], Pa
     for cell in cells.drop_duplicates(["task", "estimator"]).itertuples():
         examples = read_examples(files[str(cell.key)])
         if examples:
-            figures.mkdir(parents=True, exist_ok=True)
             path = figures / f"{quote(f'{cell.task}-{cell.estimator}', safe='')}.png"
-            examples_figure(examples).savefig(path, dpi=120)
+            with own_style(), written_whole(path) as file:
+                examples_figure(examples).savefig(file, dpi=120)
             saved[str(cell.task), str(cell.estimator)] = path
     return dict(sorted(saved.items()))
 

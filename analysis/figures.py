@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,6 +18,7 @@ from analysis.curves import (
     learning_curves,
     support_during_training,
 )
+from analysis.files import written_whole
 from analysis.load import FLOOR, end_rows, final_rows, last_rows
 from analysis.points import (
     final_scores,
@@ -35,6 +35,7 @@ from analysis.style import (
     families,
     linestyle,
     marker,
+    own_style,
     shortened,
     text_width,
 )
@@ -77,7 +78,7 @@ def save_row(table: pd.DataFrame, tasks: Sequence[str], draw: Draw, folder: Path
         len(tasks) * (max(WIDTH, 2.3 + text_width(names)) if low else WIDTH),
         max(1.6, 0.6 + 0.155 * len(names)) if low else 2.5,
     )
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(1, len(tasks), squeeze=False)
         for axes, task in zip(grid[0], tasks, strict=True):
@@ -144,7 +145,7 @@ def _save_curves(
     rows = families(ran)
     if sum(map(len, rows.values())) <= CROWD or len(rows) < 2:
         return save_row(table, tasks, draw, folder)
-    with mpl.rc_context(STYLE):
+    with own_style():
         heights = [max(1.5, LINE * (len(family) + 3)) for family in rows.values()]  # with a title
         figure, grid, legends = _panels(heights, len(tasks), _margin(ran))
         for row, (title, family) in enumerate(rows.items()):
@@ -195,7 +196,7 @@ def _save_heat_map(table: pd.DataFrame, folder: Path) -> Path:
     names = table.loc[table["status"] != "skipped", "estimator"].unique()
     tasks = table.loc[table["status"] == "ok", "task"].nunique()
     width = max(WIDTH, 1.0 + text_width(names) + 0.9 * tasks)
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure = Figure(figsize=(width, 0.6 + 0.17 * len(names)), layout="constrained")
         heat_map(table, figure.subplots())
         return save_figure(figure, folder / heat_map.__name__)
@@ -217,10 +218,10 @@ def save_figure(figure: Figure, stem: Path) -> Path:
 
     It is laid out once, for both: laying out takes as long as drawing.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     for suffix in SUFFIXES:
-        figure.savefig(stem.with_suffix(suffix))
+        with written_whole(stem.with_suffix(suffix)) as file:
+            figure.savefig(file, format=suffix[1:])
     return stem.with_suffix(".png")

@@ -7,7 +7,6 @@ estimator.
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import optuna
 import pandas as pd
@@ -26,7 +25,7 @@ from analysis.figures import save_figure, save_row
 from analysis.files import write_whole
 from analysis.scores import LESS_IS_BETTER
 from analysis.stored import ResultsError
-from analysis.style import STYLE, colour, linestyle, marker
+from analysis.style import colour, linestyle, marker, own_style
 from analysis.tables import markdown
 from analysis.texts import in_markdown
 from analysis.trials import load_trials
@@ -285,7 +284,7 @@ def _how(table: pd.DataFrame) -> str:
 def _save_slices(studies: list[pd.DataFrame], stem: Path) -> Path:
     """A row for each estimator, a column for each of its parameters."""
     columns = max(len(own["space"].iloc[0]) for own in studies)
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure = Figure(figsize=(2 * columns, 1.5 * len(studies)), layout="constrained")
         grid = figure.subplots(len(studies), columns, squeeze=False)
         for row, own in zip(grid, studies, strict=True):
@@ -300,7 +299,7 @@ def _save_slices(studies: list[pd.DataFrame], stem: Path) -> Path:
 
 def _save_parallel(studies: list[pd.DataFrame], stem: Path) -> Path:
     """An axes for each estimator."""
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure = Figure(figsize=(3.4, 1.8 * len(studies)), layout="constrained")
         for axes, own in zip(figure.subplots(len(studies), 1, squeeze=False), studies, strict=True):
             parallel_plot(own, axes[0])

@@ -3,9 +3,11 @@
 import math
 import zlib
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
@@ -85,6 +87,12 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 200,
     "pdf.fonttype": 42,  # publishers refuse type 3
 }
+
+
+def own_style() -> AbstractContextManager[None]:
+    """Has what is drawn and saved in a block look as `STYLE` and matplotlib's defaults say,
+    whatever a user's own settings are."""
+    return style.context(STYLE, after_reset=True)
 
 
 def colour(estimator: str) -> str:

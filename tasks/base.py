@@ -93,6 +93,8 @@ class Task(nn.Module, ABC):
     """Length of the input vector."""
     levels: int
     """Grey levels of a pixel, where there are pixels."""
+    image_shape: tuple[int, int]
+    """Height and width, where there are pixels."""
     pixels: int | None = None
     """P, where −log p(x) can be given in bits per pixel by summing over z alone."""
     entropy_weight: float = 1.0
@@ -115,7 +117,7 @@ class Task(nn.Module, ABC):
         self.batch_size = batch_size
         self.features = data.size
         if isinstance(data, Images):
-            self.levels = data.levels
+            self.levels, self.image_shape = data.levels, data.shape
         for split, part in data.split(settings.validation, settings.split_seed).items():
             # As buffers the data moves to the device with the model; it is no part of its state.
             self.register_buffer(f"{split}_inputs", part.inputs, persistent=False)
@@ -128,6 +130,10 @@ class Task(nn.Module, ABC):
     def grey(self, pixels: Shaped[Tensor, "B P"]) -> Float[Tensor, "B P"]:
         """Pixels as grey levels in [0, 1], in the model's dtype."""
         return pixels.to(next(self.parameters()).dtype) / (self.levels - 1)
+
+    def pictures(self, rows: Float[Tensor, "*some P"]) -> Float[Tensor, "*some H W"]:
+        """Rows of pixels as pictures."""
+        return rows.unflatten(-1, self.image_shape)
 
     @abstractmethod
     def training_batch(self, step: int, streams: Streams) -> object:

@@ -98,14 +98,14 @@ class BitVectorVAE(Task):
         """The numbers that the decoder gives each pixel."""
         return self.decoder(z).unflatten(1, (self.features, -1))
 
-    def _mean_image(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N P"]:
+    def _mean_image(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N H W"]:
         """E[x | z] with grey levels in [0, 1]."""
         levels = torch.linspace(0, 1, self.levels, device=z.device, dtype=z.dtype)
-        return self.to_levels(self._decode(z)).softmax(dim=2) @ levels
+        return self.pictures(self.to_levels(self._decode(z)).softmax(dim=2) @ levels)
 
     def examples(self, look: Look, streams: Streams) -> dict[str, Example]:
         encoding = self.encode(next(self.evaluation_batches("test", SHOWN, streams)))
-        grey, found = encoding.features, look(encoding.scores, SHOWN)
+        grey, found = self.pictures(encoding.features), look(encoding.scores, SHOWN)
         decoded = self._mean_image(found.z.flatten(0, 1)).unflatten(0, found.z.shape[:2])
         few = slice(LOOKED_INTO)
         uniform = grey.new_empty(2 * SHOWN, self.space.size).uniform_(

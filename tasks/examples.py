@@ -1,10 +1,9 @@
 """What a task shows of a trained model: small arrays, each of a kind that there is a figure for.
 
 A task makes its examples with the functions below; whoever stores or draws them knows the kinds
-and no task. Images are given as rows of P pixels in [0, 1], and kept as bytes, square where P is.
+and no task. Images are given as pixels in [0, 1], and kept as bytes.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -41,7 +40,7 @@ class Example(NamedTuple):
 
 
 def images(
-    title: str, pixels: Float[Tensor, "R C P"], labels: Sequence[str] | None = None
+    title: str, pixels: Float[Tensor, "R C H W"], labels: Sequence[str] | None = None
 ) -> Example:
     """Rows of images: "images" (R, C, H, W) bytes; "labels" (R,), texts that may be empty.
 
@@ -55,7 +54,7 @@ def images(
 
 
 def pairs(
-    title: str, original: Float[Tensor, "N P"], reconstruction: Float[Tensor, "N P"]
+    title: str, original: Float[Tensor, "N H W"], reconstruction: Float[Tensor, "N H W"]
 ) -> Example:
     """Images over what became of them: "original" and "reconstruction" (N, H, W) bytes."""
     arrays = {"original": _bytes(original), "reconstruction": _bytes(reconstruction)}
@@ -69,9 +68,9 @@ def histogram(title: str, share: Float[Tensor, " K"]) -> Example:
 
 def bits(
     title: str,
-    original: Float[Tensor, "N P"],
+    original: Float[Tensor, "N H W"],
     likeliest: Likeliest,
-    reconstruction: Float[Tensor, "N M P"],
+    reconstruction: Float[Tensor, "N M H W"],
 ) -> Example:
     """Images with their likeliest bit-vectors, and what each of these is decoded to.
 
@@ -88,9 +87,6 @@ def bits(
     return Example("bits", title, arrays)
 
 
-def _bytes(pixels: Float[Tensor, "*some P"]) -> Array:
-    """(..., P) in [0, 1] as (..., H, W) uint8; a P that is no square becomes one line."""
-    side = math.isqrt(pixels.shape[-1])
-    shape = (side, side) if side**2 == pixels.shape[-1] else (1, pixels.shape[-1])
-    levels = (pixels.clamp(0, 1) * 255).round().byte()
-    return levels.unflatten(-1, shape).cpu().numpy()
+def _bytes(pixels: Float[Tensor, "*some H W"]) -> Array:
+    """Grey levels in [0, 1] as uint8."""
+    return (pixels.clamp(0, 1) * 255).round().byte().cpu().numpy()

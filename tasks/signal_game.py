@@ -180,7 +180,7 @@ class SignalGame(Task):
             shown[place, : len(own)] = own / own.amax(dim=1, keepdim=True).clamp(min=1e-6)
         return images(
             "symbols used most, with their share",
-            shown,
+            self.pictures(shown),
             [f"{symbol}: {counts[symbol] / len(said):.0%}" for symbol in most.tolist()],
         )
 

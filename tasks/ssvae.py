@@ -182,13 +182,14 @@ class SemiSupervisedVAE(Task):
         encoding = self.encode(next(self.evaluation_batches("test", SHOWN, streams)))
         x, hidden = encoding.context[:2]
         z = look(encoding.scores, 1).z[:, 0]
-        reconstruction = self._decode(self._gaussian(hidden, z)[0], z).sigmoid()
+        reconstruction = self.pictures(self._decode(self._gaussian(hidden, z)[0], z).sigmoid())
         h = x.new_empty(SHOWN, self.latent).normal_(generator=streams.generator("samples"))
         classes = torch.arange(self.classes, device=x.device)
         every = classes.repeat_interleave(SHOWN)[:, None]
-        samples = self._decode(h.repeat(self.classes, 1), every).sigmoid()
+        samples = self.pictures(self._decode(h.repeat(self.classes, 1), every).sigmoid())
+        original = self.pictures(x)
         return {
-            "reconstructions": pairs("test images and reconstructions", x, reconstruction),
+            "reconstructions": pairs("test images and reconstructions", original, reconstruction),
             "samples": images(
                 "samples, a row for each class",
                 samples.unflatten(0, (self.classes, SHOWN)),

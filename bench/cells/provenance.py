@@ -88,9 +88,10 @@ def _version(package: str) -> str | None:
 
 def _git(*arguments: str) -> str | None:
     """What git says of this checkout; None where there is no git or no checkout."""
+    ours = ["-c", "safe.directory=*"]  # whoever it belongs to: it is the code that runs
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True
+            ["git", *ours, *arguments], cwd=_ROOT, capture_output=True, text=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -4,13 +4,14 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from analysis.texts import printable
-from bench.cli.options import Grid, results_errors
+from bench.cli.options import Grid, folder, results_errors
 from bench.cli.output import Output
 from bench.cli.tune import SearchGrid, Tuning
 from bench.errors import UserError, check_words, unknown
@@ -31,6 +32,8 @@ already are not run again: the same command goes on where it was stopped.
 Exits with 0 if all is well, 1 if a cell failed (status and merge: or is missing), 2 for a mistake
 in the command, 130 if it was stopped.
 """
+
+Against = Annotated[Path | None, Parameter(converter=folder)]
 
 DEFAULT_GRID = Grid()
 DEFAULT_OUTPUT = Output()
@@ -181,7 +184,7 @@ def status(results: Path, /) -> int:
 
 
 @app.command
-def merge(*results: Path, out: Annotated[Path, Parameter(alias="-o")]) -> int:
+def merge(*results: Path, out: Annotated[Path, Parameter(alias="-o", converter=folder)]) -> int:
     """Join results folders, from several machines say, into one.
 
     Cells that are in several must have the same numbers. One that is ok counts before one that
@@ -209,7 +212,8 @@ def merge(*results: Path, out: Annotated[Path, Parameter(alias="-o")]) -> int:
         written = report_on(out, merged.kind, console=None)
         found = status_of(out)
     print_status(found, console)
-    print_line(console, f"tables and figures: {written}")
+    if written is not None:
+        print_line(console, f"tables and figures: {written}")
     return int(bool(found.open))
 
 
@@ -236,7 +240,7 @@ def env(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
 
 
 @app.command
-def report(results: Path, /, *, baseline: str | None = None, against: Path | None = None) -> int:
+def report(results: Path, /, *, baseline: str | None = None, against: Against = None) -> int:
     """Write the tables, figures and HTML page of a results folder into it.
 
     Parameters
@@ -283,6 +287,9 @@ def report(results: Path, /, *, baseline: str | None = None, against: Path | Non
 def main() -> None:
     """Run the command line and exit: 0 all is well, 1 a cell failed, 2 a mistake of the user's,
     130 it was stopped."""
+    os.environ["MPLBACKEND"] = "agg"  # a notebook's may not be there, and no window is opened
+    os.environ["PYTHONSAFEPATH"] = "1"  # else a random.py that lies about is that of our workers
+    _print_what_can_be_printed()
     try:
         _heed_requests_to_stop()
         check_words(sys.argv[1:])
@@ -334,6 +341,13 @@ def _left_over(words: list[str]) -> UserError:
     if words[0] in app:
         return UserError(f"{words[0]!r}: give a command before all options; {see}")
     return UserError(f"{words[0]!r} is a word too many: names have commas between them; {see}")
+
+
+def _print_what_can_be_printed() -> None:
+    """Have "?" stand for what the encoding of a terminal or a file lacks, ASCII's say."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _heed_requests_to_stop() -> None:

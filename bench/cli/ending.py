@@ -1,14 +1,16 @@
 """The end of a run: its table and report, how its cells ended, and the exit code."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
 from analysis.schema import KindName
-from analysis.stored import as_typed
+from analysis.stored import ResultsError, as_typed
 from bench.grid.claims import folder_claimed
 from bench.printing import WELL, Bad, print_bad, print_frames, print_line
 from bench.results.store import compact
@@ -17,9 +19,17 @@ if TYPE_CHECKING:
     from bench.cli.output import Output
     from bench.grid.runner import Outcome
 
+_WRITERS = {
+    "training": ("analysis.report", "write_report"),
+    "gradients": ("analysis.gradients", "write_gradient_report"),
+    "timing": ("analysis.timing", "write_timing_report"),
+    "search": ("analysis.search", "write_search_report"),
+}
+"""What writes a report, and the module, which is imported only then, as that may fail too."""
 
-def report_on(results: Path, kind: KindName, console: Console | None) -> Path:
-    """Put all cells into one table, write the report, and print its tables; the report's path.
+
+def report_on(results: Path, kind: KindName, console: Console | None) -> Path | None:
+    """Put all cells into one table, write the report, and print its tables.
 
     Runs that share the folder may see its last cell at the same time: they do so one by one.
 
@@ -27,32 +37,57 @@ def report_on(results: Path, kind: KindName, console: Console | None) -> Path:
         results: the folder.
         kind: what its cells do.
         console: where to print; None for nowhere.
+    Returns:
+        The report's path; None where it could not be written, which is told.
     Raises:
         ResultsError: the folder can't be read.
     """
-    from analysis.gradient_rows import pooled
-    from analysis.gradients import quality_table, write_gradient_report
-    from analysis.load import load_gradients, load_results, load_timing
-    from analysis.report import write_report
-    from analysis.tables import summary
-    from analysis.timing import times_table, write_timing_report
-
-    write = {
-        "training": write_report,
-        "gradients": write_gradient_report,
-        "timing": write_timing_report,
-    }
     with folder_claimed(results):
         compact(results)
-        written = write[kind](results)
+        written = written_report(results, kind)
     if console is not None:
-        if kind == "training":
-            print_frames(load_results(results), summary, console)
-        elif kind == "gradients":
-            print_frames(pooled(load_gradients(results)), quality_table, console)
-        else:
-            print_frames(load_timing(results), times_table, console)
+        _print_tables(results, kind, console)
+    return written
+
+
+def written_report(results: Path, kind: KindName | Literal["search"]) -> Path | None:
+    """Write the report of a folder; its path, or None and a line where that fails: it can be
+    written again, and what was run is stored.
+
+    Raises:
+        ResultsError: the folder can't be read.
+    """
+    module, write = _WRITERS[kind]
+    try:
+        written: Sequence[Path] = getattr(import_module(module), write)(results)
+    except ResultsError:
+        raise
+    except Exception as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        again = as_typed("run_bench.py", "report", results)
+        print(f"the report failed ({said}); to write it again: {again}", file=sys.stderr)
+        return None
     return written[0]
+
+
+def _print_tables(results: Path, kind: KindName, console: Console) -> None:
+    """Print the tables of a report."""
+    if kind == "training":
+        from analysis.load import load_results
+        from analysis.tables import summary
+
+        print_frames(load_results(results), summary, console)
+    elif kind == "gradients":
+        from analysis.gradient_rows import pooled
+        from analysis.gradients import quality_table
+        from analysis.load import load_gradients
+
+        print_frames(pooled(load_gradients(results)), quality_table, console)
+    else:
+        from analysis.load import load_timing
+        from analysis.timing import times_table
+
+        print_frames(load_timing(results), times_table, console)
 
 
 def conclude(
@@ -67,7 +102,7 @@ def conclude(
     Args:
         outcomes: of all cells.
         results: their folder.
-        report: where it is; None where nothing is stored to report on.
+        report: where it is; None where there is none.
         output, console: what to tell, and where.
     """
     counts = Counter(outcome.status for outcome in outcomes)

@@ -56,12 +56,13 @@ def _whole(_: object, tokens: Sequence[Token]) -> int:
         raise ValueError(f'"{given}" is no whole number') from error
 
 
-def _folder(_: object, tokens: Sequence[Token]) -> Path | None:
-    """A path; none where an environment variable is set but empty, as shells have them unset."""
+def folder(_: object, tokens: Sequence[Token]) -> Path | None:
+    """A path, of which a shell may have left the ~; none where an environment variable is set but
+    empty, as shells have them unset."""
     given = tokens[0]
     if not given.value and given.source != "env":
         raise ValueError("give a folder")
-    return Path(given.value) if given.value else None
+    return Path(given.value).expanduser() if given.value else None
 
 
 Duration = Annotated[float | None, Parameter(converter=_duration)]
@@ -86,13 +87,14 @@ class Grid:
     """How many seeds, from 0; the profile's number by default."""
     dataset: str | None = None
     """digits, mnist, fashion-mnist or features, in place of the profile's."""
-    data_dir: Annotated[Path | None, Parameter(env_var="BENCH_DATA_DIR", converter=_folder)] = None
+    data_dir: Annotated[Path | None, Parameter(env_var="BENCH_DATA_DIR", converter=folder)] = None
     """Folder that holds a folder for each data set; by default they are fetched."""
     out: str | None = None
     """Results folder; results/PROFILE by default, with "gradients-" or "timing-" before PROFILE for
     these, and -DATASET after it where --dataset is given."""
     jobs: Annotated[int | None, WHOLE] = None
-    """Cells that run at the same time; by default as many as the threads allow, one on a GPU."""
+    """Cells that run at the same time; by default as many as the cores that this process may use
+    have threads for, one on a GPU."""
     threads: Annotated[int, WHOLE] = 1
     """Threads of each cell."""
     device: str = "cpu"
@@ -204,6 +206,8 @@ class Grid:
         Raises:
             UserError: the results folder can't be written to, or read.
         """
+        from joblib import cpu_count, effective_n_jobs
+
         from analysis.load import load_gradients, load_results, load_timing
         from analysis.stored import GRID, holds_results, holds_search, read_grid
         from analysis.texts import command_line
@@ -217,7 +221,7 @@ class Grid:
             "tune": ("tune", load_results),
         }[kind]
         default = "-".join(part for part in (prefix, stem, self.dataset) if part)
-        results = Path("results") / default if self.out is None else Path(self.out)
+        results = Path("results") / default if self.out is None else Path(self.out).expanduser()
         _check_folder(results)
         with results_errors():  # what is wrong with it is better known before than after
             read_grid(results)
@@ -229,13 +233,14 @@ class Grid:
             if (results / GRID).exists():
                 raise UserError(f"--out {results} holds a grid: give another folder")
             self._refuse_for_search()
-        on_gpu = self.device.startswith("cuda")
+        # Of the cores that affinity and the limits of a container leave.
+        jobs = 1 if self.device.startswith("cuda") else max(1, cpu_count() // self.threads)
         return Execution(
             results=results,
             profile=stem,
             data_dir=self.data_dir,
             device=self.device,
-            jobs=self.jobs or (1 if on_gpu else max(1, (os.cpu_count() or 1) // self.threads)),
+            jobs=effective_n_jobs(self.jobs or jobs),  # one where the system allows no processes
             command=command_line(["run_bench.py", *sys.argv[1:]]),
             found=self.load_profile().found(),
             limits=self._limits(),

@@ -1,6 +1,7 @@
 """How much the commands that run cells tell, and whom: a person or a machine."""
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,10 +33,13 @@ class Output:
             raise UserError("--quiet and --json: give one of them")
 
     def console(self) -> "Console":
-        """Where to tell a person; nowhere where a machine reads."""
+        """Where to tell a person; nowhere where a machine reads.
+
+        Nothing moves in what is no terminal, whatever colours FORCE_COLOR wants there.
+        """
         from rich.console import Console
 
-        return Console(quiet=self.json)
+        return Console(quiet=self.json, force_interactive=None if sys.stdout.isatty() else False)
 
     def emit(self, event: str, **values: Any) -> None:
         """Tell a machine, if one reads."""

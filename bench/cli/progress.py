@@ -38,12 +38,12 @@ def shown(
             "cell", cell=cell.name, key=cell.key, task=cell.task, estimator=cell.estimator,
             seed=cell.seed, status=outcome.status, reason=outcome.reason, seconds=seconds,
         )  # fmt: skip
-        if not output.quiet and not console.is_terminal:
+        if not output.quiet and not console.is_interactive:
             print_line(console, tally.line(outcome, seconds))
         elif outcome.status not in WELL:
             print_line(console, str(Bad(cell.name, outcome.status, outcome.reason)))
 
-    if output.json or output.quiet or not console.is_terminal:
+    if output.json or output.quiet or not console.is_interactive:
         yield done
         return
     with _bars(tally, console):

@@ -194,7 +194,7 @@ def shown(
         return f"{name} trial {place}: {values} (best {best[trialled.study]:.4g}) {parameters}"
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bars = console.is_terminal and not output.quiet
+    bars = console.is_interactive and not output.quiet
     total = None if trials is None else trials * len(studies)
     stored = sum(len(shared.counted()) for shared in studies)
     with Progress(*columns, console=console, transient=True, disable=not bars) as bar:
@@ -227,8 +227,9 @@ def conclude_search(
         profile: what the search started from.
         output, console: what to tell, and where.
     """
-    from analysis.search import sensitivity, write_search_report
+    from analysis.search import sensitivity
     from analysis.trials import load_trials
+    from bench.cli.ending import written_report
     from bench.grid.claims import folder_claimed
     from bench.printing import print_frames, print_line
     from bench.search.results import write_results
@@ -241,13 +242,15 @@ def conclude_search(
             output.emit("end", counts={}, report=None, best=None)
             print_line(console, "no trial has ended yet: there is nothing to report")
             return 1
-        written = write_search_report(execution.results)
+        written = written_report(execution.results, "search")
         if not output.quiet:
             print_frames(trials, sensitivity, console)
     counts = trials["state"].value_counts().to_dict()
     found = None if best is None else str(best)
-    output.emit("end", counts=counts, report=str(written[0]), best=found)
-    print_line(console, f"tables and figures: {written[0]}")
+    report = None if written is None else str(written)
+    output.emit("end", counts=counts, report=report, best=found)
+    if report is not None:
+        print_line(console, f"tables and figures: {report}")
     if found is not None:
         print_line(console, f"the best settings: --profile {quote(found)}")
     return int(trials["value"].notna().groupby(trials["study"]).any().eq(False).any())

@@ -1,5 +1,6 @@
 """Ways to run many cells at a time: processes of this machine, or the workers of a Dask cluster."""
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from bench.grid.limits import killed_if_stuck
 from bench.grid.processes import deaf_children, side_by_side
 from bench.grid.runner import Clock, Execution, Outcome, progress_file, run_cell, store_outcome
 from bench.results.store import stored_end, stored_stamp
+from tasks.likelihoods.compiled import cache_of_loops
 
 IN_FLIGHT = 500
 """Most cells that are with a cluster at a time: each takes a thread and an open file here."""
@@ -73,6 +75,7 @@ def run_here(todo: Sequence[Todo], execution: Execution, done: Done) -> None:
     work = run_claimed if execution.jobs == 1 else _run_in_worker
     calls = ((work, (one, execution, beside)) for one in todo)
     over: set[str] = set()
+    cache_of_loops()  # so that where they can't be kept only this process warns, and no worker
     try:
         for outcome in side_by_side(calls, execution.jobs, ahead=execution.jobs):
             if outcome is not None:
@@ -105,6 +108,14 @@ def run_on_dask(todo: Sequence[Todo], execution: Execution, done: Done) -> None:
                 done(outcome)
 
 
+def _why_died(error: BrokenProcessPool) -> str:
+    """What is known of the end of a cell's process, of which loky gives the exit code."""
+    code = re.search(r"exit codes of the workers are \{(.*?)\}", str(error))
+    if code is None or "SIGKILL" in code[1]:
+        return "its process was killed, for want of memory perhaps: free some, and run again"
+    return f"its process died: {code[1]}"
+
+
 def _run_in_worker(todo: Todo, execution: Execution, beside: int) -> Outcome | None:
     """Run a cell in a process that others do without, should it have to be killed."""
     with killed_if_stuck(execution.limits):
@@ -120,12 +131,11 @@ def _run_alone(todo: Todo, execution: Execution) -> Outcome | None:
             running = pool.submit(_run_in_worker, todo, execution, 0)
         outcome: Outcome | None = running.result()
         return outcome
-    except BrokenProcessPool:
+    except BrokenProcessPool as error:
         if left is not None and clock.seconds > left.seconds:
             ended = Outcome(todo.cell, "timeout", f"{left.reason}, and did not heed it")
         else:
-            reason = "its process was killed, for want of memory perhaps: free some, and run again"
-            ended = Outcome(todo.cell, "failed", reason)
+            ended = Outcome(todo.cell, "failed", _why_died(error))
     finally:
         pool.shutdown(kill_workers=True)
 

@@ -14,6 +14,7 @@ from bench.gradients.cell import checkpoints, model_of
 from bench.grid.claims import Report, claimed, folder_claimed, is_claimed, sweep
 from bench.grid.executors import Done, Todo, run_here, run_on_dask, stored_outcome
 from bench.grid.limits import in_time
+from bench.grid.loops import compile_before
 from bench.grid.processes import side_by_side
 from bench.grid.runner import (
     CHECKPOINTS,
@@ -65,7 +66,8 @@ def run_cells(
             todo.append(Todo(item.cell, seen))
         else:
             finish(outcome)
-    if execution.scheduler is None:
+    if todo and execution.scheduler is None:
+        compile_before(execution.limits)
         _train_models([one.cell for one in todo], execution)
     _run_all(todo, execution, outcomes, finish)
     for folder in (running, execution.results / CHECKPOINTS):

@@ -1,6 +1,7 @@
 """Cells on the workers of a Dask cluster, which need no folder in common with this machine."""
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
@@ -64,6 +65,8 @@ def connected(address: str) -> Iterator[Client]:
             raise UserError(
                 f"--scheduler {address}: its workers lack the benchmark: install it there ({error})"
             ) from error
+        if not client.nthreads():
+            print(f"--scheduler {address} has no workers yet: waiting for one", file=sys.stderr)
         yield client
 
 

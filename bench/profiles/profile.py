@@ -213,7 +213,7 @@ def load_profile(name: str, tasks: list[str], estimators: list[str]) -> Profile:
         UserError: there is none, or it is not valid.
     """
     bundled = bundled_profiles()
-    path = bundled.get(name, Path(name))
+    path = bundled.get(name, Path(name).expanduser())
     if name not in bundled and path.suffix != ".toml":
         listing = f"there are {', '.join(bundled)}, or give the path of a TOML file"
         raise unknown("profile", name, bundled, listing)

@@ -23,6 +23,7 @@ from analysis.stored import rows_of_cell
 from bench.cells.cell import FIRST_TUNING_SEED, Cell, cell_latent
 from bench.cells.numerics import NUMERICS
 from bench.errors import UserError, invalid
+from bench.grid.loops import compile_before
 from bench.grid.processes import Call, side_by_side
 from bench.grid.runner import Execution, Outcome, PrunedError, Watch, run_cell
 from bench.profiles.profile import TrainingSettings, with_named
@@ -173,6 +174,7 @@ def run_search(
         done: called with each trial as it ends.
     """
     run = uuid.uuid4().hex
+    compile_before(execution.limits)
     try:
         while True:
             try:

@@ -4,15 +4,24 @@ It takes the steps of `active_set.Solver`, which runs all rows side by side in w
 operations: there some forty calls a step cost more than what they compute.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from estimators.mappings.active_set import DEPENDENT
+from estimators.mappings.kept import cache_of, kept
 
 _SLOTS = 64
 """Vertices of a row that there is room for at first."""
+
+_CACHE = cache_of([Path(__file__)])
+
+
+def _loops(function: Callable[..., Any]) -> Any:
+    return kept(njit(function), _CACHE)
 
 
 class ActiveSets(NamedTuple):
@@ -59,7 +68,7 @@ def active_sets(
     return ActiveSets(found, weights[:, :most], inverse[:, :most, :most], y[:, :most])
 
 
-@njit(cache=True)
+@_loops
 def _solve(
     marginals: np.ndarray,
     budget: int,
@@ -122,7 +131,7 @@ def _solve(
     return counts
 
 
-@njit(cache=True)
+@_loops
 def _best(wish: np.ndarray, target: np.ndarray, budget: int, binds: bool) -> np.ndarray:
     """The vertex of highest score on the face that the marginals lie in."""
     size = len(wish)
@@ -138,7 +147,7 @@ def _best(wish: np.ndarray, target: np.ndarray, budget: int, binds: bool) -> np.
     return vertex
 
 
-@njit(cache=True)
+@_loops
 def _reweigh(u: np.ndarray, r: np.ndarray, p: np.ndarray, y: np.ndarray, count: int) -> int:
     """Move to the best affine combination, dropping vertices on the way; how many are left."""
     while True:
@@ -157,7 +166,7 @@ def _reweigh(u: np.ndarray, r: np.ndarray, p: np.ndarray, y: np.ndarray, count: 
         count = _drop(u, r, p, y, count, first)
 
 
-@njit(cache=True)
+@_loops
 def _drop(
     u: np.ndarray, r: np.ndarray, p: np.ndarray, y: np.ndarray, count: int, place: int
 ) -> int:

@@ -86,6 +86,8 @@ class Images(Dataset):
     """Grey images in rows of P pixels: inputs are uint8 with values 0 to levels − 1."""
 
     levels: int
+    shape: tuple[int, int]
+    """Height and width, whose product is P."""
 
 
 @dataclass(frozen=True)

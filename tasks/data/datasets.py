@@ -51,4 +51,5 @@ def _digits() -> Images:
     pixels = torch.from_numpy(bunch.data[order].astype(np.uint8))
     labels = torch.from_numpy(bunch.target[order].astype(np.int64))
     train = 1297
-    return Images(BUNDLED, pixels[:train], labels[:train], pixels[train:], labels[train:], 17)
+    parts = (pixels[:train], labels[:train], pixels[train:], labels[train:])
+    return Images(BUNDLED, *parts, levels=17, shape=(8, 8))

@@ -21,6 +21,9 @@ from tasks.data.pickled_labels import as_text, read_labels
 PUBLISHED = "ours_images_single_sm0"
 """Stem of the published files: the layer before the softmax, one row for each image."""
 
+_EXPONENT = 40
+"""Rows whose largest feature is beyond 2 to the power of this, or of minus this, are scaled."""
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -70,11 +73,23 @@ def _read_part(folder: Path, part: str) -> tuple[Float32[Tensor, "N P"], list[st
         raise DataError(f"{path} has no table of numbers, a row for each image")
     if len(features) != len(labels):
         raise DataError(f"{path} has {len(features)} rows of features for {len(labels)} labels")
-    vectors = torch.from_numpy(np.ascontiguousarray(features, np.float32))
+    vectors = torch.from_numpy(np.ascontiguousarray(_squarable(features), np.float32))
     length = vectors.norm(dim=1)
     if not (length.isfinite() & (length > 0)).all():
         raise DataError(f"{path} has rows of features that are all zero or not finite")
     return vectors, labels
+
+
+def _squarable(features: Array) -> Array:
+    """Features whose squares float32 can hold: rows beyond are multiplied by a power of two each,
+    which changes no direction."""
+    exponent = np.frexp(np.abs(features).max(axis=1, initial=0))[1]
+    beyond = np.abs(exponent) > _EXPONENT
+    if not beyond.any():
+        return features
+    scaled = features.astype(np.float64)
+    scaled[beyond] = np.ldexp(scaled[beyond], -exponent[beyond, None])
+    return scaled
 
 
 def _read_npz(path: Path) -> tuple[Array, list[str]]:
@@ -84,7 +99,7 @@ def _read_npz(path: Path) -> tuple[Array, list[str]]:
     except Exception as error:  # zipfile, zlib and numpy each have their own
         raise DataError(
             f"{path} is no npz file of features and labels ({one_line(error)}): docs/DATA.md says "
-            "how to write one"
+            "how to write one; save texts as labels.astype(str)"
         ) from error
 
 

@@ -19,6 +19,9 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 
+DARK = 128
+"""A set of images none of whose pixels reaches this has other grey levels, 0 and 1 say."""
+
 _GZIP = b"\x1f\x8b"
 
 
@@ -44,6 +47,13 @@ def read_images(name: str, folder: Path) -> Images:
             f"{folder / IDX_FILES[2]} has images of {_spelled(test_pixels.shape[1:])} pixels where "
             f"those of training have {_spelled(pixels.shape[1:])}: make them of one size"
         )
+    for file, images in ((IDX_FILES[0], pixels), (IDX_FILES[2], test_pixels)):
+        if (most := int(images.max())) < DARK:
+            raise DataError(
+                f"{folder / file} has no pixel above {most}, where 255 is white: bring its grey "
+                "levels to 0 to 255"
+            )
+    height, width = pixels.shape[1:]
     return Images(
         name=name,
         inputs=pixels.flatten(1),
@@ -51,6 +61,7 @@ def read_images(name: str, folder: Path) -> Images:
         test_inputs=test_pixels.flatten(1),
         test_labels=test_labels.long(),
         levels=256,
+        shape=(height, width),
     )
 
 
@@ -72,10 +83,7 @@ def _read_idx(folder: Path, file: str) -> UInt8[np.ndarray, "..."]:
     """An unsigned-byte array from an idx file: 4-byte magic, sizes as big-endian int32, bytes."""
     path = next((p for p in (folder / f"{file}.gz", folder / file) if p.is_file()), None)
     if path is None:
-        raise DataError(
-            f"{folder / file}.gz is missing: put the four idx files of {folder.name} there, or go "
-            "without --data-dir and BENCH_DATA_DIR to have them fetched, or run --profile quick"
-        )
+        raise DataError(f"{folder / file}.gz is missing: {_what_to_do(folder, file)}")
     try:
         content = unzipped(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -91,6 +99,20 @@ def _read_idx(folder: Path, file: str) -> UInt8[np.ndarray, "..."]:
             f"says {_spelled(shape)}; fetch it again"
         )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
+
+
+def _what_to_do(folder: Path, file: str) -> str:
+    """About a file that is not there, where it may be there under another name or beside."""
+    dotted = file.replace("-idx", ".idx")
+    for name in (dotted, f"{dotted}.gz"):
+        if (folder / name).is_file():
+            return f"rename {name}, and the others, with - in place of the first dot"
+        if any((folder.parent / other).is_file() for other in (name, name.replace(".idx", "-idx"))):
+            return f"--data-dir takes the folder above {folder.name}, and this one has the files"
+    return (
+        f"put the four idx files of {folder.name} there, or go without --data-dir and "
+        "BENCH_DATA_DIR to have them fetched, or run --profile quick"
+    )
 
 
 def _spelled(sizes: Sequence[int]) -> str:

@@ -51,6 +51,7 @@ _STAND_INS = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy.core.multiarray", "scalar"): _Scalar,
     ("numpy.core.numeric", "_frombuffer"): _FromBuffer,
+    ("numpy.core._internal", "_convert_to_stringdtype_kwargs"): _Dtype,  # numpy 2's texts
     ("_codecs", "encode"): _Encoded,
 }
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -118,6 +119,16 @@ def test_the_first_seed_that_has_examples_is_shown(tmp_path: Path) -> None:
     assert saved["images", "sfe"].read_bytes().startswith(b"\x89PNG")
     assert examples_section(saved, tmp_path)[-1] == "![](figures/examples/images-sfe.png)"
     assert examples_section({}, tmp_path) == []
+
+
+def test_examples_depend_on_no_setting_of_the_users(tmp_path: Path) -> None:
+    table = table_of(cell("images", "sfe", 0, 0.5)).assign(key="k")
+    store(tmp_path, "images", "sfe", "k", histogram=ARRAYS["histogram"])
+    (path,) = save_examples(table, tmp_path).values()
+    ours = path.read_bytes()
+    with mpl.rc_context({"text.usetex": True, "savefig.bbox": "tight", "text.color": "white"}):
+        save_examples(table, tmp_path)
+    assert path.read_bytes() == ours
 
 
 def test_a_name_with_a_path_in_it_stays_in_the_folder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +24,7 @@ from analysis.figures import (
     marker,
     rate_against_distortion,
     save_figures,
+    save_row,
     score_against_calls,
     score_against_seconds,
     step_times,
@@ -366,3 +368,26 @@ def test_long_names_have_room(length: int, tmp_path: Path, monkeypatch: pytest.M
             assert 0 <= box.x0 <= box.x1 <= figure.bbox.width
             assert not isinstance(part, Text) or len(part.get_text()) <= 32
         assert figure.axes[0].get_window_extent().width > 1.4 * figure.dpi
+
+
+def test_figures_depend_on_no_setting_of_the_users(
+    table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "SUFFIXES", (".png",))
+    monkeypatch.setitem(figures.STYLE, "savefig.dpi", 20)
+    theirs = {
+        "text.usetex": True, "font.family": "no such font", "text.color": "white",
+        "axes.titlecolor": "white", "savefig.facecolor": "black", "savefig.bbox": "tight",
+    }  # fmt: skip
+    one = table[table["task"] == "game"]
+
+    def pictures() -> list[bytes]:
+        save_row(one, ["game"], final_scores, tmp_path)
+        figures._save_heat_map(one, tmp_path)
+        figures._save_curves(one, ["game"], learning_curves, tmp_path)
+        return [path.read_bytes() for path in sorted(tmp_path.glob("**/*.png"))]
+
+    ours = pictures()
+    with mpl.rc_context(theirs):
+        assert pictures() == ours
+    assert len(ours) == 3

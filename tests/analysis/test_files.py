@@ -6,8 +6,10 @@ from typing import IO
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from analysis import files
+from analysis.figures import save_figure
 from analysis.files import write_whole, written_whole
 from analysis.report import write_report
 from tests.analysis.synthetic import grid, write
@@ -23,6 +25,18 @@ def test_two_who_write_a_file_at_once_do_not_share_a_temporary_one(tmp_path: Pat
         assert path.read_bytes() == b"2"
     assert path.read_bytes() == b"first"
     assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_figure_for_which_there_is_no_space_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/some.pdf'"):
+        save_figure(Figure(), tmp_path / "some")
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:

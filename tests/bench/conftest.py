@@ -19,6 +19,9 @@ from tasks.registry import all_tasks
 
 ROOT = Path(__file__).parents[2]
 
+SET = ("MPLBACKEND", "PYTHONSAFEPATH")
+"""Environment variables that the command line sets."""
+
 TINY = """
 description = "as small as it gets"
 seeds = 2
@@ -66,10 +69,10 @@ def cell_of(profile: Profile, task: str, estimator: str, seed: int = 0) -> Cell:
     return plan([task], [estimator], seed + 1, profile)[seed].cell
 
 
-def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+def bench(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "run_bench.py"), *map(str, arguments)]
     environment = {name: v for name, v in os.environ.items() if name != "BENCH_DATA_DIR"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
 
 class Done(NamedTuple):
@@ -88,6 +91,8 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     """The command line in this process and without figures: as `bench`, in much less time."""
     monkeypatch.delenv("BENCH_DATA_DIR", raising=False)
     monkeypatch.chdir(ROOT)
+    for name in SET:
+        monkeypatch.setenv(name, "")  # so that it is as it was after the test
     monkeypatch.setattr(report, "save_figures", lambda table, folder: [])
     monkeypatch.setattr(report, "save_examples", lambda table, folder: {})
     monkeypatch.setattr(report, "write_page", lambda folder, *parts: folder / "report.html")

@@ -9,7 +9,6 @@ Prints tables and writes results/steps/<commit>.parquet.
 
 import argparse
 import contextlib
-import os
 import struct
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -282,7 +282,7 @@ def table_of(name: str, rows: list[dict[str, Any]]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.perf.steps")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=joblib.cpu_count())
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--only", default="", help="a task, or a task and a number of bits")
     given = parser.parse_args()

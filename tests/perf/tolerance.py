@@ -4,11 +4,10 @@ Run as `python -m tests.perf.tolerance`. For random scores from N(0.2, 1): verti
 calls), and the share of the rank of the Jacobian that the gradient keeps, against the tolerance.
 """
 
-import matplotlib as mpl
 import torch
 from matplotlib.figure import Figure
 
-from analysis.figures import STYLE
+from analysis.style import own_style
 from estimators.mappings import sparsemap_bits
 
 TOLERANCES = [10.0**-power for power in range(1, 13)]
@@ -26,7 +25,7 @@ def measure(size: int, tolerance: float) -> tuple[float, float]:
 
 
 def main() -> None:
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure = Figure(figsize=(6.4, 2.6), layout="constrained")
         left, right = figure.subplots(1, 2)
         for size, marker in ((32, "o"), (128, "s"), (512, "^")):

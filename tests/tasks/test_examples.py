@@ -3,7 +3,6 @@
 from typing import get_args
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -121,16 +120,26 @@ def test_the_game_counts_its_symbols() -> None:
     assert (found["symbols"].arrays["images"].max(axis=(2, 3)) == 255).all()
 
 
-@pytest.mark.parametrize(("pixels", "shape"), [(64, (8, 8)), (6, (1, 6))])
-def test_images_are_square_where_they_can_be(pixels: int, shape: tuple[int, int]) -> None:
-    grey = torch.linspace(-1, 2, pixels)
-    made = images("", grey.expand(2, 3, -1)).arrays["images"]
-    assert made.shape == (2, 3, *shape)
-    assert (made.min(), made.max()) == (0, 255)
+def test_grey_levels_are_bytes() -> None:
+    made = images("", torch.linspace(-1, 2, 6).view(2, 3).expand(2, 3, -1, -1)).arrays["images"]
+    assert made.shape == (2, 3, 2, 3)
+    assert made[1, 2].tolist() == [[0, 0, 51], [204, 255, 255]]
+
+
+def test_pictures_are_as_high_and_wide_as_the_images(task: Task) -> None:
+    """64 pixels could be a square."""
+    square, task.image_shape = shown(task), (4, 16)
+    for example, before in zip(shown(task).values(), square.values(), strict=True):
+        for part in {"images", "original", "reconstruction"} & example.arrays.keys():
+            wide, narrow = example.arrays[part], before.arrays[part]
+            assert wide.shape == (*narrow.shape[:-2], 4, 16)
+            np.testing.assert_array_equal(wide.reshape(narrow.shape), narrow)
 
 
 def test_bits_keep_a_support_beyond_any_integer() -> None:
     found = Likeliest(
         torch.ones(1, 2, 200), torch.ones(1, 2), torch.tensor([2.0**200], dtype=torch.float64)
     )
-    assert bits("", torch.ones(1, 4), found, torch.ones(1, 2, 4)).arrays["support"] == [2.0**200]
+    assert bits("", torch.ones(1, 2, 2), found, torch.ones(1, 2, 2, 2)).arrays["support"] == [
+        2.0**200
+    ]

@@ -3,10 +3,13 @@
 import importlib
 import warnings
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor
+
+from estimators.mappings.kept import cache_of
 
 DTYPES = (torch.float32, torch.float64)
 """Types of numbers that the loops are compiled for."""
@@ -16,6 +19,11 @@ def compiled(name: str, *tensors: Tensor) -> ModuleType | None:
     """A module of this folder; None where its loops don't take these tensors, or can't be had."""
     taken = all(t.device.type == "cpu" and t.dtype in DTYPES for t in tensors)
     return _imported(name) if taken else None
+
+
+def cache_of_loops() -> Path | None:
+    """Where the loops are kept; None, and one warning in all processes, where they can't be."""
+    return cache_of(Path(__file__).parent.glob("*.py"))
 
 
 @cache

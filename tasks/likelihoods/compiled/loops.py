@@ -1,28 +1,17 @@
 """How loops are compiled, and how many threads share them."""
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from numba import config, njit, set_num_threads
 
+from estimators.mappings.kept import kept
+from tasks.likelihoods.compiled import cache_of_loops
 
-def cache_of(folder: Path) -> Path:
-    """Where compiled loops of a folder are kept: elsewhere for every other content of its files.
+_CACHE = cache_of_loops()
 
-    numba looks at a loop's own file alone, and would go on with what it had compiled of the others.
-    """
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.glob("*.py"))))
-    return folder / "__pycache__" / digest.hexdigest()[:16]
-
-
-_CACHE = str(cache_of(Path(__file__).parent))
-
-_OPTIONS: dict[str, Any] = {
-    "cache": True, "error_model": "numpy", "fastmath": {"contract", "reassoc"},
-}  # fmt: skip
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract", "reassoc"}}
 
 
 def loops(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -31,11 +20,7 @@ def loops(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     compiling = njit(**_OPTIONS | options)
 
     def compiled(function: Callable[..., Any]) -> Any:
-        elsewhere, config.CACHE_DIR = config.CACHE_DIR, _CACHE  # type: ignore[attr-defined]
-        try:
-            return compiling(function)
-        finally:
-            config.CACHE_DIR = elsewhere  # type: ignore[attr-defined]
+        return kept(compiling(function), _CACHE)
 
     return compiled
 

@@ -65,6 +65,14 @@ def test_the_commit_of_another_project_is_not_ours(checkout: Path) -> None:
     assert provenance()["dirty"] is None
 
 
+def test_a_checkout_of_another_user_has_its_commit(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = git(checkout, "rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert (provenance()["commit"], provenance()["dirty"]) == (expected, False)
+
+
 def test_without_git_nothing_is_said_of_the_commit(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

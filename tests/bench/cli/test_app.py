@@ -18,10 +18,12 @@ from tests.bench.conftest import ROOT, TINY, Here, bench
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny run of everything, with two jobs."""
+    """A tiny run of everything, with two jobs, where a file has the name of a library's module."""
     folder = tmp_path_factory.mktemp("finished")
+    (folder / "random.py").write_text("raise SystemExit('this is another random')\n")
     (folder / "tiny.toml").write_text(TINY)
-    done = bench("--profile", folder / "tiny.toml", "--out", folder / "results", "--jobs", 2)
+    grid = ("--profile", folder / "tiny.toml", "--out", folder / "results")
+    done = bench(*grid, "--jobs", 2, cwd=folder)
     assert done.returncode == 0, done.stderr + done.stdout
     return folder
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from analysis.load import load_gradients, load_results
 from analysis.schema import GRADIENTS
 from bench.cells.cell import Planned, plan
 from bench.cells.evaluation import EvaluationSettings
+from bench.cli import app as cli
 from bench.cli import listing
 from bench.cli.options import GRID_ALONE
 from bench.gradients.measure import GradientSettings
@@ -25,7 +26,7 @@ from bench.grid.grid import run_cells
 from bench.profiles.profile import Profile, TrainingSettings
 from estimators.registry import all_estimators, wings
 from tasks.registry import all_tasks
-from tests.bench.conftest import ROOT, Here, bench, cell_of
+from tests.bench.conftest import ROOT, SET, Here, bench, cell_of
 
 
 def test_a_cell_that_diverges_is_a_row_and_the_others_go_on(
@@ -92,6 +93,24 @@ def test_list_names_everything(here: Here) -> None:
     flat = done.stdout.replace("\n", " ")
     for name in [*all_tasks(), *all_estimators(), "quick", "digits"]:
         assert name in flat
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_an_encoding_lacks_is_a_question_mark(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = BytesIO()
+    for name in SET:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(sys, "argv", ["run_bench.py", "list"])
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(printed, encoding, "strict"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    sys.stdout.flush()
+    assert not ended.value.code
+    text = printed.getvalue().decode(encoding)
+    assert "samples=1 (1?16)" in text
+    assert "| sfe-learned " in text
 
 
 def listed(width: int) -> list[str]:

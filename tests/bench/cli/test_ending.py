@@ -1,6 +1,7 @@
 """The end of a run, in a folder that other runs may share."""
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,38 @@ def test_whoever_writes_a_report_claims_the_folder(
         assert done.returncode == 0, done.stderr
     assert seen == [True, True]
     assert not (out / "running").exists()
+
+
+def test_a_report_that_fails_costs_neither_the_exit_code_nor_the_table(
+    here: Here, cell: Cell, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = folder_of(tmp_path / "results", [cell])
+
+    def fail(*arguments: object) -> None:
+        raise ValueError("no\nfont")
+
+    monkeypatch.setattr(report, "save_figures", fail)
+    grid = ("--tasks", "ssvae", "--estimators", "sfe", "--seeds", 1)
+    done = here("--profile", tiny, *grid, "--out", out)
+    assert done.returncode == 0
+    assert done.stderr == (
+        "the report failed (ValueError: no font); to write it again: "
+        f"python run_bench.py report {out}\n"
+    )
+    assert "0.500" in done.stdout
+    assert "tables and figures" not in done.stdout
+    again = here("--profile", tiny, *grid, "--out", out, "--json")
+    *_, end = map(json.loads, again.stdout.splitlines())
+    assert end["report"] is None
+
+
+def test_figures_are_drawn_without_the_backend_of_the_users(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which may not be there: matplotlib could not be imported."""
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    assert here("env").returncode == 0
+    assert os.environ["MPLBACKEND"] == "agg"
 
 
 def test_a_report_on_a_folder_that_is_not_there_makes_none(here: Here, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Options of a run as a user writes them, and what is refused."""
 
+import os
 import time
 from pathlib import Path
 
+import joblib
 import pytest
 from cyclopts import App
 
@@ -52,6 +54,37 @@ def test_nothing_is_limited_and_failures_are_retried_by_default(tmp_path: Path) 
     assert (found.retry, found.force, found.scheduler) == (True, False, None)
     found = execution(tmp_path, "--retry", 0, "--force")
     assert (found.retry, found.force) == (False, True)
+
+
+def test_there_are_as_many_jobs_as_cores_that_may_be_used(tmp_path: Path) -> None:
+    """By taskset, or a scheduler, say."""
+    usable = os.sched_getaffinity(0)
+    assert execution(tmp_path).jobs == joblib.cpu_count() <= len(usable)
+    try:
+        os.sched_setaffinity(0, {min(usable)})
+        assert execution(tmp_path).jobs == 1
+        assert execution(tmp_path, "--threads", 2).jobs == 1
+    finally:
+        os.sched_setaffinity(0, usable)
+
+
+def test_there_is_one_job_where_the_system_allows_no_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In which joblib goes on in this one: no cell runs beside another then."""
+    monkeypatch.setattr("joblib._parallel_backends.mp", None)
+    assert execution(tmp_path, "--jobs", 2).jobs == 1
+
+
+def test_a_folder_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which a shell leaves as it is in --out=~/x, and in a variable in quotes."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("BENCH_DATA_DIR", "~/data")
+    assert execution(Path("~/out")).results == tmp_path / "out"
+    assert execution(tmp_path).data_dir == tmp_path / "data"
+    assert execution(tmp_path, "--data-dir", "~/other").data_dir == tmp_path / "other"
+    with pytest.raises(UserError, match=f"profile {tmp_path}/own.toml: no such file"):
+        Grid(profile="~/own.toml").load_profile()
 
 
 def test_all_tasks_are_those_of_the_profile_whatever_is_named_beside(profile: Profile) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,13 @@ def told(execution: Execution, cells: list[Cell], output: Output, terminal: bool
         done(ended(execution, cells[1], "failed", seconds=0.123))
         done(Outcome(cells[2], "skipped", "it takes [bits] only"))
     return file.getvalue()
+
+
+def test_a_file_gets_no_bars_where_colours_are_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert Output().console().is_terminal
+    assert not Output().console().is_interactive
 
 
 def test_a_file_gets_a_line_for_each_outcome_with_the_time_left(

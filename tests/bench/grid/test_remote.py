@@ -103,7 +103,7 @@ def test_a_failure_there_is_a_row_here(profile: Profile, execution: Execution) -
 
 
 def test_what_no_worker_takes_up_in_the_grid_s_time_is_left(
-    profile: Profile, tmp_path: Path
+    profile: Profile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cell = cell_of(profile, "ssvae", "none")
     with distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty:
@@ -113,6 +113,8 @@ def test_what_no_worker_takes_up_in_the_grid_s_time_is_left(
             scheduler=empty.scheduler_address, limits=limits,
         )  # fmt: skip
         (outcome,) = run_cells([Planned(cell, None)], execution)
+        told = f"--scheduler {empty.scheduler_address} has no workers yet: waiting for one\n"
+    assert capsys.readouterr().err == told
     assert (outcome.status, outcome.reason) == ("timeout", NOT_BEGUN)
     assert not cell_path(tmp_path, cell).exists()
 

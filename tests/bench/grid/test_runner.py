@@ -1,11 +1,14 @@
 """Whatever goes wrong in a cell becomes its row, and every cell comes to one outcome."""
 
 import itertools
+import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -212,6 +215,31 @@ def test_a_cell_that_heeds_nothing_is_killed_and_told(
     assert stored_rows(execution)["status"].tolist() == ["timeout"]
 
 
+@pytest.mark.parametrize(
+    ("ended", "reason"),
+    [
+        ("SIGKILL", "was killed, for want of memory perhaps: free some, and run again"),
+        ("SIGSEGV", "died: SIGSEGV(-11)"),
+    ],
+)
+def test_how_a_process_died_is_told_by_its_exit_code(
+    ended: str,
+    reason: str,
+    cell: Cell,
+    execution: runner.Execution,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dying = partial(end_by, signal.Signals[ended])
+    monkeypatch.setattr(executors, "_run_in_worker", dying)
+    outcome = executors._run_alone(executors.Todo(cell, None), execution)
+    assert outcome is not None
+    assert outcome.reason == f"its process {reason}"
+
+
+def end_by(number: int, *arguments: object) -> None:
+    os.kill(os.getpid(), number)
+
+
 class Dying:
     """A pool whose process dies of what it is given."""
 
@@ -349,6 +377,17 @@ def test_a_process_that_joblib_replaces_is_nothing_to_tell(
     with warnings.catch_warnings(record=True) as told:
         executors.run_here([executors.Todo(cell, None)], execution, lambda outcome: None)
     assert not told
+
+
+def test_this_process_looks_where_loops_are_kept_before_its_workers_do(
+    execution: runner.Execution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As whoever looks first warns for all."""
+    events: list[str] = []
+    monkeypatch.setattr(executors, "cache_of_loops", lambda: events.append("looked"))
+    monkeypatch.setattr(executors, "side_by_side", lambda *_, **__: events.append("began") or [])
+    executors.run_here([], execution, lambda outcome: None)
+    assert events == ["looked", "began"]
 
 
 def test_a_skipped_pair_is_a_row(profile: Profile, execution: runner.Execution) -> None:

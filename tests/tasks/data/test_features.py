@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tasks.data.base import DataError
 from tasks.data.features import read_features
@@ -66,6 +67,16 @@ def test_numbers_from_0_on_stay_what_they_are(tmp_path: Path) -> None:
     for part in ("train", "test"):
         np.savez(tmp_path / f"{part}.npz", features=np.ones((12, 2)), labels=np.arange(12))
     assert read_features("some", tmp_path).labels.tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e-14, 1e14, 1e30, 1e300])
+def test_features_may_be_of_any_scale(tmp_path: Path, scale: float) -> None:
+    """Beyond what float32 has the squares of: their directions are the same."""
+    features, labels = some_features(30, 6)
+    for part in ("train", "test"):
+        np.savez(tmp_path / f"{part}.npz", features=features * np.float64(scale), labels=labels)
+    found = F.normalize(read_features("some", tmp_path).inputs, dim=1)
+    torch.testing.assert_close(found, F.normalize(torch.from_numpy(features), dim=1))
 
 
 def test_whole_numbers_are_features_and_labels_too(tmp_path: Path) -> None:

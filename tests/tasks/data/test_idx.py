@@ -10,7 +10,7 @@ import torch
 
 from tasks.data.base import DataError
 from tasks.data.idx import read_images, unzipped
-from tests.tasks.files import write_idx, write_images
+from tests.tasks.files import SIZES, write_idx, write_images
 
 
 @pytest.fixture
@@ -92,6 +92,21 @@ def test_a_damaged_file_is_named(folder: Path, damage: Callable[[Path], None], w
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_name_with_a_dot_is_told(folder: Path, ending: str) -> None:
+    """As some archives have them."""
+    (folder / "train-images-idx3-ubyte.gz").rename(folder / f"train-images.idx3-ubyte{ending}")
+    with pytest.raises(DataError, match=rf"missing: rename train-images\.idx3-ubyte{ending}, and"):
+        read_images("some", folder)
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "train-images.idx3-ubyte"])
+def test_a_folder_that_is_the_data_set_itself_is_told(folder: Path, name: str) -> None:
+    (folder / "train-images-idx3-ubyte.gz").rename(folder / name)
+    with pytest.raises(DataError, match="takes the folder above mnist, and this one has"):
+        read_images("mnist", folder / "mnist")
+
+
 def test_images_and_labels_must_match(folder: Path) -> None:
     write_idx(folder / "t10k-labels-idx1-ubyte", np.zeros(9, np.uint8))
     with pytest.raises(DataError, match="10 images for 9 labels"):
@@ -101,6 +116,24 @@ def test_images_and_labels_must_match(folder: Path) -> None:
 def test_images_are_of_one_size(folder: Path) -> None:
     write_idx(folder / "t10k-images-idx3-ubyte", np.zeros((10, 14, 14), np.uint8), zipped=False)
     with pytest.raises(DataError, match=r"t10k-images\S* has images of 14 × 14 .* 28 × 28: make"):
+        read_images("some", folder)
+
+
+def test_images_that_are_not_square_keep_their_height_and_width(folder: Path) -> None:
+    for part, count in SIZES.items():
+        pixels = np.arange(count * 14 * 56).reshape(count, 14, 56).astype(np.uint8)
+        write_idx(folder / f"{part}-images-idx3-ubyte", pixels, zipped=part == "train")
+    images = read_images("some", folder)
+    assert images.shape == (14, 56)
+    assert images.inputs.shape == (30, 784)
+
+
+@pytest.mark.parametrize("part", SIZES)
+def test_other_grey_levels_are_told(folder: Path, part: str) -> None:
+    """Else they are nearly black."""
+    pixels = np.eye(28, dtype=np.uint8)[None].repeat(SIZES[part], axis=0)
+    write_idx(folder / f"{part}-images-idx3-ubyte", pixels, zipped=part == "train")
+    with pytest.raises(DataError, match=rf"{part}-images\S* has no pixel above 1, where 255 is"):
         read_images("some", folder)
 
 

@@ -28,6 +28,7 @@ def written(path: Path, content: bytes) -> Path:
         np.array(NAMES).astype(">U7"),
         np.array(NAMES, object),
         np.array(NAMES, "S"),
+        np.array(NAMES, getattr(np.dtypes, "StringDType", str)()),  # numpy 2's
         [name.encode() for name in NAMES],
         list(np.array(NAMES)),
         NUMBERS,

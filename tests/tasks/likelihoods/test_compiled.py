@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from estimators.mappings.kept import cache_of
 from tasks.likelihoods import compiled
 from tasks.likelihoods.compiled import pixels
 from tasks.likelihoods.compiled import pointwise as pointwise_loops
 from tasks.likelihoods.compiled.exponential import CONSTANTS, exponentials
-from tasks.likelihoods.compiled.loops import cache_of
 from tasks.likelihoods.pixels import pixel_nll, plain_pixel_nll
 from tasks.likelihoods.pointwise import plain_pointwise, pointwise
 
@@ -48,14 +48,19 @@ def test_compiled_loops_are_kept_elsewhere_once_any_file_has_changed(
 ) -> None:
     """As a loop holds what it calls in other files, which numba does not look at."""
     folder = Path(compiled.__file__).parent
-    kept = cache_of(folder)
+    kept = compiled.cache_of_loops()
+    assert kept is not None
     for loop in (exponentials, pixels._fill, pixels._slopes, pointwise_loops._backward):
         assert Path(loop.stats.cache_path).is_relative_to(kept)
     copied = Path(shutil.copytree(folder, tmp_path / "compiled"))
-    assert cache_of(copied).name == kept.name
+    unchanged = cache_of(copied.glob("*.py"))
+    assert unchanged is not None
+    assert unchanged.name == kept.name
     with (copied / f"{name}.py").open("a") as file:
         file.write("# changed\n")
-    assert cache_of(copied).name != kept.name
+    changed = cache_of(copied.glob("*.py"))
+    assert changed is not None
+    assert changed.name != kept.name
 
 
 FIRST = """
