@@ -27,7 +27,7 @@ from estimators.spaces.distribution import Distribution
 class ControlVariate(Estimator):
     """S samples, whose slopes a subclass may ask for beside further points."""
 
-    spaces = (Factorised,)
+    spaces: ClassVar[tuple[type[Space], ...]] = (Factorised,)
     bias: ClassVar[Bias] = "unbiased"
     takes_slopes = True
     searched_training = frozenset({"baseline_learning_rate"})
@@ -144,7 +144,7 @@ class DoubleControlVariates(ControlVariate):
             objective=f.mean(dim=1),
             surrogate=(g.detach() * q.scores).flatten(1).sum(dim=1),
             own_loss=g.square().flatten(1).sum(dim=1).mean(),
-            diagnostics={"strength": self.strength.detach()},
+            diagnostics={"strength": self.strength.detach().clone()},
         )
 
 

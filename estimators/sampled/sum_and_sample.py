@@ -1,14 +1,16 @@
-"""Sum-and-sample: the likeliest assignments are summed exactly, the rest is sampled.
+"""Sum-and-sample: some assignments are summed exactly, the rest is sampled.
 
-With C the k likeliest assignments and g(z) = (f(z) − b) ∇ log q(z),
+With C the k likeliest assignments, or k that were drawn without replacement, and
+g(z) = (f(z) − b) ∇ log q(z),
 
     E_q[g] = Σ_{z ∈ C} q(z) g(z) + (1 − q(C)) E_{q(z | z ∉ C)}[g(z)]
 
-(Liu et al. 2019, equation 6). b is a moving average of the costs of earlier batches, the same
-for every term, so that it drops out of the expectation.
+whatever C is (Liu et al. 2019, equation 6; drawn: Kool et al. 2020, equation 7). b is a moving
+average of the costs of earlier batches, the same for every term, so that it drops out of the
+expectation.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,14 +21,11 @@ from estimators.base import Bias, Estimate, Evaluated, Knob, Proposal
 from estimators.registry import register
 from estimators.sampled.baselines import MovingAverage
 from estimators.sampled.sampling import Sampling, SamplingSettings
+from estimators.sampled.unordered_set import MOST_LISTED, without_replacement
 from estimators.sampler import Sampler
-from estimators.searched import DECAY, SAMPLES, Range
+from estimators.searched import DECAY, SAMPLES, Choices, Range
 from estimators.spaces.base import Space
 from estimators.spaces.distribution import Distribution, PlainDistribution
-
-MOST_LISTED = 2**12
-"""Most assignments, of a latent variable that is no single category, whose probabilities are held
-for each row."""
 
 
 @register
@@ -40,7 +39,10 @@ class SumAndSample(Sampling):
 
     class Settings(SamplingSettings, frozen=True):
         k: Annotated[int, Range(1, 8, log=True, costs=True)] = Field(
-            1, ge=1, description="assignments summed exactly, the likeliest"
+            1, ge=1, description="assignments summed exactly"
+        )
+        summed: Annotated[Literal["likeliest", "drawn"], Choices()] = Field(
+            "likeliest", description="which these are: drawn ones are without replacement"
         )
         samples: Annotated[int, SAMPLES] = Field(
             1, ge=1, description="samples from the rest, for each row"
@@ -74,13 +76,16 @@ class SumAndSample(Sampling):
         k, samples = self.settings.k, self.settings.samples
         assert isinstance(q, PlainDistribution)
         every, p = self.space.every(q.scores), q.joint().detach()
-        top, summed = p.topk(k, dim=1)
+        if self.settings.summed == "likeliest":
+            summed = p.topk(k, dim=1).indices
+        else:
+            summed = without_replacement(p, k, sampler)
         rest = p.scatter(1, summed, 0)
         # A row whose rest has underflowed samples any other assignment, at weight zero.
         anything = torch.ones_like(p).scatter(1, summed, 0)
         mass = rest.sum(dim=1, keepdim=True)
         sampled = sampler.categorical(torch.where(mass > 0, rest, anything), samples)
-        weight = torch.cat([top, (mass / samples).expand(-1, samples)], dim=1)
+        weight = torch.cat([p.gather(1, summed), (mass / samples).expand(-1, samples)], dim=1)
         return Proposal.rectangular(every[torch.cat([summed, sampled], dim=1)], weight)
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:

@@ -320,6 +320,7 @@ PINNED_ESTIMATORS = {
     ("bitvector", "rebar"): 148.89926432704925,
     ("bitvector", "relax"): 151.5541958475113,
     ("bitvector", "rloo"): 144.5253964281082,
+    ("bitvector", "rodeo"): 144.70328856420517,
     ("bitvector", "sfe"): 151.830997631073,
     ("bitvector", "sfe-constant"): 151.8306670651436,
     ("bitvector", "sfe-learned"): 152.05262030124663,
@@ -333,6 +334,7 @@ PINNED_ESTIMATORS = {
     ("bitvector", "st-gumbel"): 144.0220298268795,
     ("ssvae", "sum-and-sample"): 33.69885005187989,
     ("bitvector", "topk-sparsemax"): 188.438241099596,
+    ("ssvae", "unordered-set"): 33.62658991670609,
     ("bitvector", "vimco"): 141.82025513911248,
 }
 """The same of all estimators but the floor, at rates that tell them apart: `profile` leaves

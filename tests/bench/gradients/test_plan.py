@@ -10,6 +10,7 @@ from bench.gradients.plan import plan_gradients
 from bench.profiles.profile import Profile
 from estimators.base import Knob
 from estimators.registry import all_estimators
+from estimators.spaces import Bits
 
 
 def turned(profile: Profile, task: str, estimator: str) -> dict[str, list[dict[str, object]]]:
@@ -24,10 +25,16 @@ def turned(profile: Profile, task: str, estimator: str) -> dict[str, list[dict[s
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, e in all_estimators().items() if "samples" in e.Settings.model_fields]
+    "name",
+    [
+        name
+        for name, estimator in all_estimators().items()
+        if "samples" in estimator.Settings.model_fields and estimator.objective == "elbo"
+    ],
 )
 def test_samplers_are_measured_at_equal_calls(profile: Profile, name: str) -> None:
-    task, estimator = "signal_game", all_estimators()[name]
+    estimator = all_estimators()[name]
+    task = "bitvector" if estimator.spaces == (Bits,) else "signal_game"
     (item,) = plan([task], [name], 1, profile)
     latent = cell_latent(item.cell, None)
     every = [item.cell.estimator_settings, *turned(profile, task, name)["samples"]]
@@ -35,7 +42,13 @@ def test_samplers_are_measured_at_equal_calls(profile: Profile, name: str) -> No
         estimator.make(latent.space, features=latent.features, **settings).calls_per_row
         for settings in every
     }
-    assert calls >= {4, 16}
+    assert calls >= {4, 16} - ({16} if name == "unordered-set" else set())  # it takes ten at most
+
+
+def test_a_bound_on_several_samples_is_not_measured_against_the_elbo(profile: Profile) -> None:
+    models = plan(["ssvae"], ["dense"], 1, profile)
+    (item,) = plan_gradients(plan(["ssvae"], ["vimco"], 1, profile), models, profile)
+    assert item.skip == "vimco descends a bound on several samples, and this the ELBO"
 
 
 def test_every_setting_is_turned_by_itself(profile: Profile) -> None:

@@ -15,6 +15,7 @@ from estimators.sampled import control_variates
 from estimators.sampled.control_variates import ControlVariate, DoubleControlVariates, MuProp
 from estimators.sampled.other_assignments import LeaveOneOut
 from estimators.sampled.relaxed_controls import REBAR, RELAX, RelaxedControl
+from estimators.sampled.stein import RODEO
 from estimators.sampler import Sampler
 from estimators.spaces import Bits, Categoricals, Space
 from estimators.spaces.base import Factorised
@@ -37,7 +38,7 @@ from tests.estimators.every_outcome import EveryOutcome
 from tests.estimators.relaxed.test_relaxations import BIT, NODES, PAIR, Quadrature
 
 SPACES = [FEW_BITS, FEW_CATEGORIES, FEW_SEVERAL]
-FROM_SLOPES: list[type[ControlVariate]] = [MuProp, DoubleControlVariates]
+FROM_SLOPES: list[type[ControlVariate]] = [MuProp, DoubleControlVariates, RODEO]
 
 
 def moved(kind: type[Estimator], space: Space, **settings: object) -> Estimator:
@@ -56,6 +57,8 @@ def moved(kind: type[Estimator], space: Space, **settings: object) -> Estimator:
 def test_any_strength_leaves_it_unbiased(
     kind: type[ControlVariate], space: Space, f: CostFunction
 ) -> None:
+    if not isinstance(space, kind.spaces):
+        pytest.skip(f"{kind.name} takes bits")
     for samples in (2, 3):
         check_expectation(moved(kind, space, samples=samples), Problem.random(space), f)
 
@@ -99,17 +102,19 @@ def test_muprop_has_no_variance_for_linear_costs(space: Space) -> None:
 
 
 @pytest.mark.parametrize("space", SPACES, ids=repr)
-def test_double_control_variates_are_rloo_where_they_start(space: Space) -> None:
+def test_controls_of_the_other_samples_are_rloo_where_they_start(space: Space) -> None:
     problem = Problem.random(space)
-    one, other = (
+    *ours, wanted = (
         run(
             kind.make(space, samples=3).double(), problem, network,
             Sampler(torch.Generator().manual_seed(0)), 50,
         )
-        for kind in (DoubleControlVariates, LeaveOneOut)
+        for kind in (DoubleControlVariates, RODEO, LeaveOneOut)
+        if isinstance(space, kind.spaces)
     )  # fmt: skip
-    torch.testing.assert_close(one.scores, other.scores)
-    torch.testing.assert_close(one.theta, other.theta)
+    for found in ours:
+        torch.testing.assert_close(found.scores, wanted.scores)
+        torch.testing.assert_close(found.theta, wanted.theta)
 
 
 def own_loss_and_estimates(estimator: Estimator, space: Space) -> tuple[Tensor, Tensor]:
@@ -136,10 +141,12 @@ def own_loss_and_estimates(estimator: Estimator, space: Space) -> tuple[Tensor, 
 
 
 @pytest.mark.parametrize("space", SPACES, ids=repr)
-@pytest.mark.parametrize("kind", [DoubleControlVariates, REBAR, RELAX])
+@pytest.mark.parametrize("kind", [DoubleControlVariates, RODEO, REBAR, RELAX])
 def test_what_is_trained_is_the_square_of_the_estimate(kind: type[Estimator], space: Space) -> None:
     """And its slope that of the square, as the parameters move."""
-    samples = 2 if kind is DoubleControlVariates else 1
+    if not isinstance(space, kind.spaces):
+        pytest.skip(f"{kind.name} takes bits")
+    samples = 2 if issubclass(kind, DoubleControlVariates | RODEO) else 1
     estimator = moved(kind, space, samples=samples)
 
     def square() -> Tensor:
@@ -219,3 +226,26 @@ def test_relax_without_a_network_is_the_score_function() -> None:
     (found,) = torch.autograd.grad(surrogate.sum(), scores)
     score = proposal.z - FEW_SEVERAL.soft(scores.detach())
     torch.testing.assert_close(found, costs[:, None, None] * score)
+
+
+def test_what_a_stein_operator_makes_has_no_mean() -> None:
+    """Of both networks, over every outcome, with features that do not change: the part of the
+    estimate that α and β are the strengths of."""
+    estimator = moved(RODEO, Bits(3), samples=2)
+    problem, found = Problem.random(Bits(3)), []
+    for strengths in ([0.0, 0.0], [3.0, 0.0], [0.0, 3.0]):
+        estimator.strengths.data.copy_(torch.tensor(strengths))  # type: ignore[operator, union-attr]
+        draws = draws_of_a_row(estimator, problem, network)
+        dealer = EveryOutcome(draws)
+        result = run(estimator, problem, network, dealer, draws[0] * draws[1])
+        found.append((dealer.weight @ result.scores, result.scores))
+    for mean, each in found[1:]:
+        torch.testing.assert_close(mean, found[0][0])
+        assert (each - found[0][1]).abs().max() > 1e-3
+
+
+def test_a_network_that_sees_the_sample_itself_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "eye", lambda size, **how: torch.zeros(size, size, **how))
+    problem, estimator = Problem.random(FEW_BITS), moved(RODEO, FEW_BITS, samples=2)
+    with pytest.raises(AssertionError):
+        check_expectation(estimator, problem, network)
