@@ -22,6 +22,7 @@ from bench.profiles.profile import Profile
 from estimators.base import Estimate
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
+from estimators.spaces import Bits
 from estimators.summed import sparse as sparse_bits
 from tasks.data.base import DataError
 from tasks.registry import all_tasks
@@ -383,8 +384,10 @@ def test_pairs_that_make_no_sense_are_skipped_with_a_reason(profile: Profile) ->
         for item in plan([*all_tasks()], [*all_estimators()], 1, profile)
     }
     assert {pair: reason for pair, reason in reasons.items() if reason is not None} == {
-        (task, "sparsemap-budget"): "sparsemap-budget takes bits only"
+        (task, name): f"{name} takes bits only"
         for task in ("ssvae", "signal_game")
+        for name, estimator in all_estimators().items()
+        if estimator.spaces == (Bits,)
     }
     wide = profile.model_copy(deep=True)
     wide.tasks["bitvector"].settings["bits"] = 9

@@ -37,7 +37,7 @@ def test_samplers_are_measured_at_equal_calls(profile: Profile, name: str) -> No
     task = "bitvector" if estimator.spaces == (Bits,) else "signal_game"
     (item,) = plan([task], [name], 1, profile)
     latent = cell_latent(item.cell, None)
-    every = [item.cell.estimator_settings, *turned(profile, task, name)["samples"]]
+    every = [item.cell.estimator_settings, *turned(profile, task, name).get("samples", [])]
     calls = {
         estimator.make(latent.space, features=latent.features, **settings).calls_per_row
         for settings in every
