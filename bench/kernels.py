@@ -44,7 +44,7 @@ def kernels() -> str:
     maker = processor().get("vendor_id", platform.machine())
     if _named() and capability == "AVX2":
         return f"pinned to AVX2, {maker}"
-    return ", ".join([capability, maker, *_family()])
+    return ", ".join([capability, maker, *family()])
 
 
 def processor() -> dict[str, str]:
@@ -57,7 +57,7 @@ def processor() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in lines}
 
 
-def _family() -> list[str]:
+def family() -> list[str]:
     """The processor's family and model, where they are known."""
     known = processor()
     return [f"{name} {known[name]}" for name in ("cpu family", "model") if name in known]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from bench.kernels import kernels, processor
+from bench.kernels import family, kernels, processor
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,7 +36,9 @@ def provenance() -> dict[str, str | bool | None]:
         "torch": torch.__version__,
         "numba": _version("numba"),
         "packages": json.dumps({name: _version(name) for name in PACKAGES}),
-        "machine": f"{platform.system()}, {_processor()}, {os.cpu_count()} cores",
+        "machine": ", ".join(
+            [platform.system(), _processor(), *family(), f"{os.cpu_count()} cores"]
+        ),
         "kernels": kernels(),
     }
 
