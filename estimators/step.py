@@ -3,7 +3,7 @@
 The step holds the only copy of the cost and runs all backward passes; the estimator sees numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -59,8 +59,8 @@ def take_step(
         scale: of the sum: 1/B for a mean.
         beside: further assignments for the same run of the decoder, with their weights; their
             weighted costs are part of `loss`, not of `objective`.
-        at_once: see `run`; with a number the gradient of the estimator's own loss is accumulated
-            when this returns, too.
+        at_once: see `run`; with a number the gradient of the estimator's own loss may be
+            accumulated when this returns, too.
     Raises:
         ShapeError: the estimator gives a tensor of a wrong shape.
     """
@@ -139,17 +139,40 @@ class _Confined(torch.autograd.Function):
 
 def _confined(own_loss: Float[Tensor, ""], estimator: Estimator, now: bool) -> Float[Tensor, ""]:
     """An estimator's own loss, whose gradient reaches its own parameters and no others, whatever
-    it was computed from: accumulated now, or in the backward pass of what is returned."""
+    it was computed from.
+
+    One that leads to these alone is part of the step's backward pass. Another has one of its own:
+    now, or in the backward pass of what is returned.
+    """
     own = [parameter for parameter in estimator.parameters() if parameter.requires_grad]
     value = own_loss.detach()
     if not own:
         return value
+    if _leads_to(own_loss, own):
+        return own_loss
     if now:
         torch.autograd.backward(own_loss, inputs=own, retain_graph=True)
         return value
     gradients = torch.autograd.grad(own_loss, own, retain_graph=True, allow_unused=True)
     later: Tensor = _Confined.apply(value, gradients, *own)  # type: ignore[no-untyped-call]
     return later
+
+
+def _leads_to(value: Tensor, leaves: Sequence[Tensor]) -> bool:
+    """Whether a value's graph has no other leaves; one of few nodes is looked through in a moment,
+    and the first strange leaf of any ends it."""
+    known = {id(leaf) for leaf in leaves}
+    todo, seen = [value.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in known:
+            return False
+        todo += [following for following, _ in node.next_functions]
+    return True
 
 
 def expected_cost(

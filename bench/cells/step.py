@@ -92,8 +92,8 @@ def training_loss(
     """The loss of a batch whose gradient is the estimator's.
 
     Gradients of an estimator's own loss, and those of a decoder that runs in several chunks or is
-    asked for slopes, are already accumulated when this returns, and the loss brings the rest: clear
-    the gradients before, and call `backward` on the loss after.
+    asked for slopes, may be accumulated already when this returns, and the loss brings the rest:
+    clear the gradients before, and call `backward` on the loss after.
 
     Args:
         entropy_weight: λ, in place of the task's.

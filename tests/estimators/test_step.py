@@ -92,10 +92,17 @@ def test_an_own_loss_reaches_its_own_parameters_alone(
 
 
 @pytest.mark.parametrize("at_once", [None, 8])
+@pytest.mark.parametrize(
+    ("name", "planted"),
+    [
+        ("_confined", lambda own_loss, estimator, now: own_loss),
+        ("_leads_to", lambda value, leaves: True),
+    ],
+)
 def test_an_own_loss_that_reaches_the_encoder_is_caught(
-    at_once: int | None, monkeypatch: pytest.MonkeyPatch
+    name: str, planted: object, at_once: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step, "_confined", lambda own_loss, estimator, now: own_loss)
+    monkeypatch.setattr(step, name, planted)
     with pytest.raises(AssertionError):
         check_own_loss(Leaking.make(BITS, features=FEATURES).double(), at_once)
 

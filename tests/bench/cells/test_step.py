@@ -345,7 +345,7 @@ def test_own_loss_alone_trains_the_baseline_and_nothing_else() -> None:
         own = estimator.combine(q, *result.update).own_loss
         assert (own is not None) == (len(parameters) > 0), name
         if own is not None:
-            wanted = torch.autograd.grad(own, parameters)
+            wanted = torch.autograd.grad(own, parameters, retain_graph=True)
             result.loss.backward(retain_graph=True)
             for parameter, right in zip(parameters, wanted, strict=True):
                 torch.testing.assert_close(parameter.grad, right)
