@@ -40,12 +40,7 @@ DEFAULT_OUTPUT = Output()
 DEFAULT_SEARCH_GRID = SearchGrid()
 DEFAULT_TUNING = Tuning()
 
-app = App(
-    name="run_bench.py",
-    help=HELP,
-    version_flags=[],
-    suppress_keyboard_interrupt=False,
-)
+app = App(name="run_bench.py", help=HELP, version_flags=[], suppress_keyboard_interrupt=False)
 
 
 @app.default

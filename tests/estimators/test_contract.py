@@ -32,12 +32,12 @@ from tests.estimators.contract import (
     far_from_zero,
     network,
     run,
-    small_settings,
     spaces,
     steep,
     two_rows,
     warmed_up,
 )
+from tests.estimators.small import small_settings
 
 
 def cases(*among: Space) -> list[Any]:
