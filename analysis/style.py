@@ -31,6 +31,14 @@ FAMILIES: dict[str, dict[str, str]] = {
         "sum-and-sample": "#94d28f",
         "unordered-set": "#c2e8bc",
     },
+    "coupled samples, flipped bits": {
+        "arm": "#00323a",
+        "disarm": "#00535e",
+        "arms": "#007582",
+        "bitflip": "#2b96a2",
+        "ugc": "#63b4bd",
+        "local-expectation": "#a1d3d9",
+    },
     "control variates": {
         "muprop": "#4d3800",
         "double-cv": "#735600",

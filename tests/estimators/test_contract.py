@@ -68,7 +68,10 @@ JOINTLY_ENUMERABLE = [
     case
     for case in cases(FEW_CATEGORIES, FEW_SEVERAL, FEW_BITS)
     if case.values[0].bias in RIGHT_IN_EXPECTATION
-    and case.values[2].get("samples") == small_settings(case.values[0])[0].get("samples")
+    and all(
+        case.values[2].get(name) == small_settings(case.values[0])[0].get(name)
+        for name in ("samples", "pairs")
+    )
     and case.values[2].get("entropy") != "sampled"
 ]
 """At the least samples: more of them square the number of runs. λ is 0, so that it does not matter

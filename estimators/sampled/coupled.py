@@ -1,0 +1,191 @@
+"""Estimators of bits from samples that repel each other, while each by itself is a sample of q.
+
+Of a bit i, θ_i = σ(score) is the probability to be on, and m = min(θ_i, 1 − θ_i). Bits are
+independent of each other; of one bit, two samples z and z' are exchangeable. Then
+
+    E[(f(z) − f(z')) (z_i − z'_i)] = 2 P(z_i = 1, z'_i = 0) E[f(z | z_i = 1) − f(z | z_i = 0)]
+
+and the gradient is θ_i (1 − θ_i) times the last factor. Two independent samples differ in a bit, so
+that it learns, with probability 2 θ_i (1 − θ_i), these ones with up to 2 m.
+"""
+
+from abc import abstractmethod
+from typing import Annotated, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from estimators.base import Bias, Estimate, Evaluated, Knob, Proposal
+from estimators.registry import register
+from estimators.sampled.sampling import Sampling, SamplingSettings
+from estimators.sampler import Sampler
+from estimators.searched import SAMPLES, Range
+from estimators.spaces.base import Space
+from estimators.spaces.bits import Bits
+from estimators.spaces.distribution import Distribution
+
+
+def coupled_bits(
+    scores: Float[Tensor, "B D"], groups: int, size: int, sampler: Sampler
+) -> Float[Tensor, "B {groups} {size} D"]:
+    """Independent groups of n samples of q, coupled by a flat Dirichlet variable (d_1, …, d_n).
+
+    A bit has its rarer value in the samples j with (1 − d_j)^(n − 1) < m (Dimitriev & Zhou 2021):
+    in k given ones with probability max(k m^(1 / (n − 1)) − (k − 1), 0)^(n − 1). That is all of
+    their law, by inclusion and exclusion, and they are drawn in turn, each given how many before it
+    have that value. Two never have it both: they are an antithetic pair.
+    """
+    root = (-F.softplus(scores.double().abs()) / (size - 1)).exp()[..., None]
+    k = torch.arange(size + 1, device=scores.device)
+    # law[i][…, k]: of i + k given samples, the last k have the rarer value and no others.
+    law = [(k * root - (k - 1)).clamp(min=0) ** (size - 1)]
+    for _ in range(size):
+        law.append(law[-1][..., :-1] - law[-1][..., 1:])
+    rarer = root.new_zeros(len(scores), groups, size, scores.shape[1])
+    for n in range(size):
+        before = torch.stack([law[n - have][..., have] for have in range(n + 1)], dim=2)
+        after = torch.stack([law[n - have][..., have + 1] for have in range(n + 1)], dim=2)
+        chance = torch.where(before > 0, after / before, 0).clamp(0, 1)
+        p = chance[:, None].take_along_dim(rarer.sum(dim=2).long()[..., None], dim=3).flatten(1)
+        rarer[:, :, n] = sampler.bernoulli(p, 1).view_as(rarer[:, :, n])
+    return torch.where(scores[:, None, None] > 0, 1 - rarer, rarer).to(scores.dtype)
+
+
+def alike(z: Float[Tensor, "B S D"]) -> Float[Tensor, "B S"]:
+    """The same weight for each sample of a row."""
+    return torch.full_like(z[..., 0], 1 / z.shape[1])
+
+
+def along(gradient: Float[Tensor, "B D"], scores: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
+    """A surrogate that has this gradient in the scores."""
+    return (gradient.detach() * scores).sum(dim=1)
+
+
+class Pairs(Sampling):
+    """The mean over independent pairs of (f(z) − f(z')) times a direction."""
+
+    spaces: ClassVar[tuple[type[Space], ...]] = (Bits,)
+    bias: ClassVar[Bias] = "unbiased"
+    knobs = (Knob("pairs", (1, 2, 8)),)
+
+    class Settings(SamplingSettings, frozen=True):
+        pairs: Annotated[int, SAMPLES] = Field(
+            1, ge=1, description="pairs of samples of z for each row, each of two decoder calls"
+        )
+
+    settings: Settings
+
+    @property
+    def calls_per_row(self) -> int:
+        return 2 * self.settings.pairs
+
+    @abstractmethod
+    def direction(
+        self, q: Distribution, proposal: Proposal, z: Float[Tensor, "B P 2 D"]
+    ) -> Float[Tensor, "B P D"]:
+        """What the difference of the two costs of a pair counts for."""
+
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        pairs = self.settings.pairs
+        f = evaluated.costs.view(-1, pairs, 2)
+        direction = self.direction(q, proposal, proposal.extras["z"].unflatten(1, (pairs, 2)))
+        gradient = ((f[..., 0] - f[..., 1])[..., None] * direction).mean(dim=1)
+        return Estimate(f.mean(dim=(1, 2)), along(gradient, q.scores))
+
+
+@register
+class DisARM(Pairs):
+    """½ (f(z) − f(z')) (z_i − z'_i) max(θ_i, 1 − θ_i), z and z' antithetic.
+
+    max(θ_i, 1 − θ_i) = θ_i (1 − θ_i) / m, and P(z_i = 1, z'_i = 0) = m, the most that it can be.
+    Also known as U2G.
+    """
+
+    name = "disarm"
+    citation = "Dong et al. 2020; Yin et al. 2020"
+
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
+        z = coupled_bits(q.scores.detach(), self.settings.pairs, 2, sampler).flatten(1, 2)
+        return Proposal.rectangular(z, alike(z))
+
+    def direction(
+        self, q: Distribution, proposal: Proposal, z: Float[Tensor, "B P 2 D"]
+    ) -> Float[Tensor, "B P D"]:
+        return (z[:, :, 0] - z[:, :, 1]) * q.scores.abs().sigmoid()[:, None] / 2
+
+
+@register
+class ARM(Pairs):
+    """(f(z) − f(z')) (u_i − ½), with u_i uniform, z_i = 1[u_i > 1 − θ_i] and z'_i = 1[u_i < θ_i].
+
+    z and z' are antithetic, and given both the expected estimate is DisARM's, whose variance is
+    therefore never larger. u_i is σ of logistic noise.
+    """
+
+    name = "arm"
+    citation = "Yin & Zhou 2019"
+
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
+        scores = q.scores.detach()
+        noise = sampler.logistic(scores, self.settings.pairs)
+        both = torch.stack([scores[:, None] + noise, scores[:, None] - noise], dim=2)
+        z = (both > 0).to(scores.dtype).flatten(1, 2)
+        return Proposal.rectangular(z, alike(z), noise=noise)
+
+    def direction(
+        self, q: Distribution, proposal: Proposal, z: Float[Tensor, "B P 2 D"]
+    ) -> Float[Tensor, "B P D"]:
+        return (proposal.extras["noise"] / 2).tanh() / 2
+
+
+@register
+class ARMS(Sampling):
+    """ρ_i times the covariance of f(z) and z_i over n samples that are coupled with each other.
+
+    ρ_i = θ_i (1 − θ_i) / P(z_i = 1, z'_i = 0), of any two, is (1 − m) / (1 − P(both) / m), where
+    P(both) / m = max(2 − m^(−1 / (n − 1)), 0)^(n − 1) < ½ is that the other one has the rarer value
+    too. With n = 2 this is DisARM; independent samples would have ρ = 1, and this would be RLOO.
+    """
+
+    name = "arms"
+    citation = "Dimitriev & Zhou 2021"
+    spaces: ClassVar[tuple[type[Space], ...]] = (Bits,)
+    bias: ClassVar[Bias] = "unbiased"
+
+    class Settings(SamplingSettings, frozen=True):
+        samples: Annotated[int, Range(2, 16, log=True, costs=True)] = Field(
+            4, ge=2, le=16, description="n, samples of z for each row"
+        )
+
+    settings: Settings
+
+    @property
+    def calls_per_row(self) -> int:
+        return self.settings.samples
+
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
+        z = coupled_bits(q.scores.detach(), 1, self.settings.samples, sampler).squeeze(1)
+        return Proposal.rectangular(z, alike(z))
+
+    def ratio(self, scores: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """ρ."""
+        others = self.settings.samples - 1
+        against = scores.abs()
+        both = (2 - (F.softplus(against) / others).exp()).clamp(min=0) ** others
+        return against.sigmoid() / (1 - both)
+
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        f = evaluated.costs.view(-1, self.settings.samples)
+        centred = f - f.mean(dim=1, keepdim=True)
+        products = (centred[..., None] * proposal.extras["z"]).sum(dim=1)
+        covariance = products / (self.settings.samples - 1)
+        return Estimate(f.mean(dim=1), along(self.ratio(q.scores) * covariance, q.scores))
