@@ -2,7 +2,7 @@
 
 class Settings(BaseModel):
     temperature: Annotated[float, Range(0.1, 2, log=True)] = Field(1.0, gt=0, description=...)
-    form: Annotated[Literal["constant", "network"], Choices()] = Field(...)
+    mean: Annotated[Literal["geometric", "arithmetic"], Choices()] = Field(...)
 """
 
 from dataclasses import dataclass
