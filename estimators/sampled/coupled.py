@@ -64,6 +64,13 @@ def along(gradient: Float[Tensor, "B D"], scores: Float[Tensor, "B D"]) -> Float
     return (gradient.detach() * scores).sum(dim=1)
 
 
+def opposite(
+    scores: Float[Tensor, "B D"], pair: Float[Tensor, "B P 2 D"]
+) -> Float[Tensor, "B P D"]:
+    """½ (z − z') max(θ, 1 − θ) of antithetic pairs: DisARM's factor of f(z) − f(z')."""
+    return (pair[:, :, 0] - pair[:, :, 1]) * scores.abs().sigmoid()[:, None] / 2
+
+
 class Pairs(Sampling):
     """The mean over independent pairs of (f(z) − f(z')) times a direction."""
 
@@ -100,8 +107,8 @@ class Pairs(Sampling):
 class DisARM(Pairs):
     """½ (f(z) − f(z')) (z_i − z'_i) max(θ_i, 1 − θ_i), z and z' antithetic.
 
-    max(θ_i, 1 − θ_i) = θ_i (1 − θ_i) / m, and P(z_i = 1, z'_i = 0) = m, the most that it can be.
-    Also known as U2G.
+    Also known as U2G. The factor is θ_i (1 − θ_i) / m: P(z_i = 1, z'_i = 0) is m, the most that it
+    can be.
     """
 
     name = "disarm"
@@ -116,7 +123,7 @@ class DisARM(Pairs):
     def direction(
         self, q: Distribution, proposal: Proposal, z: Float[Tensor, "B P 2 D"]
     ) -> Float[Tensor, "B P D"]:
-        return (z[:, :, 0] - z[:, :, 1]) * q.scores.abs().sigmoid()[:, None] / 2
+        return opposite(q.scores, z)
 
 
 @register
@@ -186,6 +193,7 @@ class ARMS(Sampling):
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         f = evaluated.costs.view(-1, self.settings.samples)
         centred = f - f.mean(dim=1, keepdim=True)
-        products = (centred[..., None] * proposal.extras["z"]).sum(dim=1)
-        covariance = products / (self.settings.samples - 1)
+        # Of z alone, where a bit is on in all samples, a rounding error of the mean would be left.
+        score = proposal.extras["z"] - q.scores.sigmoid()[:, None]
+        covariance = (centred[..., None] * score).sum(dim=1) / (self.settings.samples - 1)
         return Estimate(f.mean(dim=1), along(self.ratio(q.scores) * covariance, q.scores))

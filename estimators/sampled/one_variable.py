@@ -18,7 +18,7 @@ from torch import Tensor
 
 from estimators.base import Bias, Estimate, Evaluated, Proposal
 from estimators.registry import register
-from estimators.sampled.coupled import along, coupled_bits
+from estimators.sampled.coupled import along, coupled_bits, opposite
 from estimators.sampled.sampling import Sampling, SamplingSettings
 from estimators.sampler import Sampler
 from estimators.searched import SAMPLES
@@ -186,11 +186,10 @@ class UGC(Flips):
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         pair, which = proposal.extras["z"], proposal.extras["which"]
-        z, other = pair[:, :, 0], pair[:, :, 1]
+        z, scores = pair[:, :, 0], q.scores.detach()
         f = evaluated.costs.view(*z.shape[:2], 3)
-        against = q.scores.detach().abs()
-        likelier, rarer = against.sigmoid()[:, None], (-against).sigmoid()[:, None]
-        disarm = (f[..., 0] - f[..., 1])[..., None] * (z - other) * likelier / 2
+        rarer = (-scores.abs()).sigmoid()[:, None]
+        disarm = (f[..., 0] - f[..., 1])[..., None] * opposite(scores, pair)
         single = one_bit(q, z, which, f[..., 0] - f[..., 2])
         gradient = torch.where(rarer < 0.5 / z.shape[2], single, disarm)
         return Estimate(f[..., :2].mean(dim=(1, 2)), along(gradient.mean(dim=1), q.scores))

@@ -146,7 +146,7 @@ def test_bits_that_are_certain_give_numbers(
 @pytest.mark.parametrize(
     ("kind", "where", "name", "planted"),
     [
-        (DisARM, DisARM, "direction", lambda self, q, proposal, z: (z[:, :, 0] - z[:, :, 1]) / 2),
+        (DisARM, coupled, "opposite", lambda scores, z: (z[:, :, 0] - z[:, :, 1]) / 2),
         (ARMS, ARMS, "ratio", lambda self, scores: torch.ones_like(scores)),
         (BitFlip, one_variable, "chance_of_flip", lambda z, scores: torch.full_like(z, 0.5)),
         (LocalExpectation, one_variable, "chance_of_flip", lambda z, s: torch.full_like(z, 0.5)),
