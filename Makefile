@@ -10,8 +10,9 @@ REFERENCE := .venv-lp-sparsemap
 bench: $(READY)
 	$(BIN)/python run_bench.py --tasks all --estimators all
 
+# A process for each core, with a thread each.
 test: $(READY)
-	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # What takes a run of its own, several times: whole runs that are killed, disks that are full.
 faults: $(READY)
