@@ -116,7 +116,9 @@ def test_ends_of_the_ranges_are_allowed_together(
 
 def test_costs_are_left_out_unless_asked_for(profile: Profile) -> None:
     cell = cell_of(profile, "ssvae", "sum-and-sample")
-    assert {"training.learning_rate", "settings.decay"} == set(search_space(cell, False))
+    assert {"training.learning_rate", "settings.decay", "settings.summed"} == set(
+        search_space(cell, False)
+    )
     more = set(search_space(cell, True)) - set(search_space(cell, False))
     assert more == {"settings.k", "settings.samples"}
 
