@@ -56,12 +56,13 @@ class Proposal:
         cls,
         z: Shaped[Tensor, "B M *z"],
         weight: Float[Tensor, "B M"],
-        slopes: bool = False,
+        slopes: Bool[Tensor, "B M"] | bool = False,
         **extras: Tensor,
     ) -> Self:
         """As many assignments for each row. The unflattened z is kept as the extra "z"."""
         row = torch.arange(len(z), device=z.device).repeat_interleave(z.shape[1])
-        return cls(z.flatten(0, 1), row, weight.flatten(), slopes, extras={"z": z, **extras})
+        where = slopes.flatten() if isinstance(slopes, Tensor) else slopes
+        return cls(z.flatten(0, 1), row, weight.flatten(), where, extras={"z": z, **extras})
 
 
 class Evaluated(NamedTuple):

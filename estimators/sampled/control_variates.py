@@ -71,9 +71,7 @@ class MuProp(ControlVariate):
         z = torch.cat([self.sampled(q, sampler), mean[:, None]], dim=1)
         weight = q.scores.new_full(z.shape[:2], 1 / samples)
         weight[:, samples] = 0
-        flat = Proposal.rectangular(z, weight)
-        at_mean = (flat.decoder_weight == 0) if flat.decoder_weight is not None else False
-        return Proposal(flat.z, flat.row, flat.decoder_weight, at_mean, flat.extras)
+        return Proposal.rectangular(z, weight, slopes=weight == 0)
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         assert evaluated.slopes is not None
@@ -93,8 +91,30 @@ class MuProp(ControlVariate):
         )
 
 
+class FromOthers(ControlVariate):
+    """Of n samples with a slope each, what one is compared with comes from the others."""
+
+    class Settings(ControlVariate.Settings, frozen=True):
+        samples: Annotated[int, Range(2, 16, log=True, costs=True)] = Field(
+            4, ge=2, description="samples of z for each row"
+        )
+
+    settings: Settings
+
+    @property
+    def calls_per_row(self) -> int:
+        return self.settings.samples
+
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
+        z = self.sampled(q, sampler)
+        weight = q.scores.new_full(z.shape[:2], 1 / self.settings.samples)
+        return Proposal.rectangular(z, weight, slopes=True, features=features)
+
+
 @register
-class DoubleControlVariates(ControlVariate):
+class DoubleControlVariates(FromOthers):
     """Leave-one-out, of costs with a control variate each from the slopes at the other samples.
 
     v_k = f_k + α ⟨G_k, z_k − μ⟩,   G_k = mean_{j≠k} f'(z_j)
@@ -106,27 +126,9 @@ class DoubleControlVariates(ControlVariate):
     name = "double-cv"
     citation = "Titsias & Shi 2022"
 
-    class Settings(ControlVariate.Settings, frozen=True):
-        samples: Annotated[int, Range(2, 16, log=True, costs=True)] = Field(
-            4, ge=2, description="samples of z for each row"
-        )
-
-    settings: Settings
-
     def __init__(self, space: Space, settings: BaseModel, features: int = 0) -> None:
         super().__init__(space, settings, features)
         self.strength = nn.Parameter(torch.zeros(()))
-
-    @property
-    def calls_per_row(self) -> int:
-        return self.settings.samples
-
-    def propose(
-        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
-    ) -> Proposal:
-        z = self.sampled(q, sampler)
-        weight = q.scores.new_full(z.shape[:2], 1 / self.settings.samples)
-        return Proposal.rectangular(z, weight, slopes=True)
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         assert evaluated.slopes is not None

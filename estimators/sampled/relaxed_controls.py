@@ -108,9 +108,7 @@ class REBAR(RelaxedControl):
         z = torch.cat(parts, dim=1)
         weight = q.scores.new_zeros(z.shape[:2])
         weight[:, : self.settings.samples] = 1 / self.settings.samples
-        flat = Proposal.rectangular(z, weight)
-        assert flat.decoder_weight is not None
-        return Proposal(flat.z, flat.row, flat.decoder_weight, flat.decoder_weight == 0, drawn)
+        return Proposal.rectangular(z, weight, slopes=weight == 0, **drawn)
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         assert evaluated.slopes is not None
@@ -157,8 +155,7 @@ class RELAX(RelaxedControl):
     ) -> Proposal:
         drawn = self.drawn(q, sampler) | {"features": features}
         weight = q.scores.new_full(drawn["b"].shape[:2], 1 / self.settings.samples)
-        flat = Proposal.rectangular(drawn["b"], weight)
-        return Proposal(flat.z, flat.row, flat.decoder_weight, extras=drawn)
+        return Proposal.rectangular(drawn["b"], weight, **drawn)
 
     def control(
         self, point: Float[Tensor, "B S *point"], features: Float[Tensor, "B F"]

@@ -15,8 +15,6 @@ to make ‖g‖² small; α = β = 0, where they start, is `rloo`. As h is a fun
 linear in y, all of its flips take D products and no decoder call.
 """
 
-from typing import Annotated
-
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -25,26 +23,21 @@ from torch.nn import functional as F
 
 from estimators.base import Estimate, Evaluated, Proposal
 from estimators.registry import register
-from estimators.sampled.control_variates import ControlVariate
-from estimators.sampler import Sampler
-from estimators.searched import Range
+from estimators.sampled.control_variates import FromOthers
 from estimators.spaces.base import Space
 from estimators.spaces.bits import Bits
 from estimators.spaces.distribution import Distribution
 
 
 @register
-class RODEO(ControlVariate):
+class RODEO(FromOthers):
     """Averages the outputs of the network over the other samples."""
 
     name = "rodeo"
     citation = "Shi et al. 2022"
     spaces = (Bits,)
 
-    class Settings(ControlVariate.Settings, frozen=True):
-        samples: Annotated[int, Range(2, 16, log=True, costs=True)] = Field(
-            4, ge=2, description="samples of z for each row"
-        )
+    class Settings(FromOthers.Settings, frozen=True):
         hidden: int = Field(100, ge=1, description="width of the network's hidden layer")
 
     settings: Settings
@@ -55,17 +48,6 @@ class RODEO(ControlVariate):
         self.from_inputs = nn.Linear(features, settings.hidden) if features else None
         self.from_costs = nn.Linear(2, settings.hidden)
         self.out = nn.Linear(settings.hidden, 2)
-
-    @property
-    def calls_per_row(self) -> int:
-        return self.settings.samples
-
-    def propose(
-        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
-    ) -> Proposal:
-        z = self.sampled(q, sampler)
-        weight = q.scores.new_full(z.shape[:2], 1 / self.settings.samples)
-        return Proposal.rectangular(z, weight, slopes=True, features=features)
 
     def h(
         self, costs: Float[Tensor, "*of 2"], features: Float[Tensor, "B F"]
