@@ -84,8 +84,7 @@ class LocalExpectation(Flips):
             weight = p.gather(3, values).flatten(2) / z.shape[2]
         every = torch.cat([z[:, :, None], others], dim=2).flatten(1, 2)
         weight = torch.cat([1 - weight.sum(dim=2, keepdim=True), weight], dim=2).flatten(1)
-        found = Proposal.rectangular(every, weight / self.settings.samples)
-        return Proposal(found.z, found.row, found.decoder_weight, extras={"z": z})
+        return Proposal.rectangular(every, weight / self.settings.samples, sample=z)
 
     def values(self, z: Int[Tensor, "B S V"]) -> Int[Tensor, "B S V others"]:
         """Those that each variable does not have."""
@@ -96,7 +95,7 @@ class LocalExpectation(Flips):
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         assert proposal.decoder_weight is not None
         assert isinstance(self.space, Factorised)
-        z = proposal.extras["z"]
+        z = proposal.extras["sample"]
         f = evaluated.costs.view(*z.shape[:2], -1)
         own, others = f[..., :1], f[..., 1:]
         if isinstance(self.space, Bits):
@@ -131,13 +130,11 @@ class BitFlip(Flips):
         both = torch.stack([z, flipped(z, which)], dim=2).flatten(1, 2)
         other = chance_of_flip(z, scores).gather(2, which[..., None])
         weight = torch.cat([1 - other, other], dim=2).flatten(1) / samples
-        found = Proposal.rectangular(both, weight)
-        extras = {"z": z, "which": which}
-        return Proposal(found.z, found.row, found.decoder_weight, extras=extras)
+        return Proposal.rectangular(both, weight, sample=z, which=which)
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         assert proposal.decoder_weight is not None
-        z, which = proposal.extras["z"], proposal.extras["which"]
+        z, which = proposal.extras["sample"], proposal.extras["which"]
         f = evaluated.costs.view(*z.shape[:2], 2)
         gradient = one_bit(q, z, which, f[..., 0] - f[..., 1])
         weighted = (proposal.decoder_weight * evaluated.costs).view(len(z), -1)
@@ -180,12 +177,11 @@ class UGC(Flips):
         which = sampler.categorical(torch.ones_like(scores), samples)
         third = flipped(pair[:, :, 0], which)[:, :, None]
         weight = scores.new_tensor([0.5, 0.5, 0]).repeat(len(scores), samples) / samples
-        found = Proposal.rectangular(torch.cat([pair, third], dim=2).flatten(1, 2), weight)
-        extras = {"z": pair, "which": which}
-        return Proposal(found.z, found.row, found.decoder_weight, extras=extras)
+        every = torch.cat([pair, third], dim=2).flatten(1, 2)
+        return Proposal.rectangular(every, weight, pair=pair, which=which)
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
-        pair, which = proposal.extras["z"], proposal.extras["which"]
+        pair, which = proposal.extras["pair"], proposal.extras["which"]
         z, scores = pair[:, :, 0], q.scores.detach()
         f = evaluated.costs.view(*z.shape[:2], 3)
         rarer = (-scores.abs()).sigmoid()[:, None]
