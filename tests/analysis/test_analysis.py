@@ -150,6 +150,16 @@ def test_the_report_says_which_cells_are_of_another_version(table: pd.DataFrame)
     assert notes(pd.concat([table, other_task])) == []
 
 
+def test_unlike_kernels_are_noted_and_unknown_ones_are_not(table: pd.DataFrame) -> None:
+    sfe = table["estimator"] == "sfe"
+    found = notes(table.assign(kernels=sfe.map({True: "AVX512", False: "AVX2"})))
+    assert (
+        "Cells of ssvae are of unlike kernels (AVX2; AVX512): they can be compared, but differ in "
+        "last bits."
+    ) in found
+    assert not any("last bits" in note for note in notes(table.assign(kernels=None)))
+
+
 def test_a_task_of_another_package_is_judged_by_what_it_has(table: pd.DataFrame) -> None:
     other = table.assign(task="theirs", accuracy=float("nan"))
     assert score_of(final_rows(other)) == ("elbo", "ELBO (nats)", True)

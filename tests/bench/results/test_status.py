@@ -53,6 +53,16 @@ def test_a_folder_with_everything_is_done(
     assert "│ ssvae/sfe   │ 2  │         │" in table
 
 
+def test_cells_of_other_kernels_are_told(here: Here, cells: Sequence[Cell], tmp_path: Path) -> None:
+    folder_of(tmp_path, cells)
+    store(tmp_path, cells[0], kernels="AVX2")
+    assert not [line for line in lines(here, tmp_path)[1] if "unlike" in line]
+    store(tmp_path, cells[1], kernels="AVX512")
+    assert lines(here, tmp_path)[1][0] == (
+        "cells are of unlike kernels (AVX2; AVX512): they can be compared, but differ in last bits"
+    )
+
+
 def test_commands_are_quoted_for_a_shell(here: Here, cells: Sequence[Cell], tmp_path: Path) -> None:
     spaced = tmp_path / "it's mine"
     folder_of(spaced, cells)

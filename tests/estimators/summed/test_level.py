@@ -114,3 +114,22 @@ def test_entropy_takes_no_side_between_bits_that_tie() -> None:
     # Of 0.3, 0 and 0.7, where each bit takes half of what the second has from the first.
     odds = torch.tensor(0.7 / 0.3, dtype=torch.float64).log()
     assert gradient.sum().item() == pytest.approx(0.5 * odds.item())
+
+
+@pytest.mark.parametrize(("kind", "space", "chosen"), CASES)
+def test_float32_keeps_its_digits_for_the_differences_of_costs(
+    kind: type[SupportSum], space: Space, chosen: dict[str, Any]
+) -> None:
+    """Of costs in eighths, which it has exactly at this level, against float64 without it."""
+    found = []
+    for dtype, level in ((torch.float32, LEVEL), (torch.float64, 0.0)):
+        estimator = kind.make(space, **chosen).to(dtype)
+        scores = torch.randn(ROWS, *SPACES[space], generator=torch.Generator().manual_seed(3))
+        scores = scores.to(dtype).requires_grad_()
+        q = estimator.distribution(scores)
+        proposal = estimator.propose(q, scores.new_zeros(ROWS, 0), Sampler())
+        costs = space.point(proposal.z, dtype).flatten(1).cumsum(dim=1).sum(dim=1) / 8 + level
+        surrogate = estimator.combine(q, proposal, Evaluated(costs)).surrogate
+        assert surrogate is not None
+        found.append(torch.autograd.grad(surrogate.sum(), scores)[0].double())
+    assert (found[0] - found[1]).square().mean().sqrt() < 0.02
