@@ -5,6 +5,8 @@ slope is that over wᵢ, so that it costs no pass of its own and knows no weight
 """
 
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import add
 from typing import NamedTuple
 
 import torch
@@ -77,18 +79,20 @@ def _run_at_once(cost: Cost, context: Context, wanted: Wanted, at_once: int) -> 
     parts: list[tuple[slice | Tensor, Tensor, Tensor | None]] = []
     for chunk, weighted in _chunks(wanted, at_once):
         points = z[chunk].requires_grad_(slopes is not False)
-        some = cost(leaves, points, row[chunk])
+        some, own = cost(leaves, points, row[chunk]), weight[chunk]
         if not weighted:  # a backward pass to the points alone
             (points.grad,) = torch.autograd.grad(some.sum(), points)
         elif some.requires_grad:
-            (weight[chunk] * some).sum().backward()
+            some.backward(own)
             if points.grad is not None:
-                points.grad /= weight[chunk].view(-1, *[1] * (z.dim() - 1))
+                points.grad /= own.view(-1, *[1] * (z.dim() - 1))
         parts.append((chunk, some.detach(), points.grad))
-    term = weight.new_zeros(()).requires_grad_()  # there is a backward pass, be nothing left for it
-    for tensor, leaf in zip(context, leaves, strict=True):
-        if leaf.grad is not None:
-            term = term + (tensor * leaf.grad).sum()
+    due = [
+        torch.dot(tensor.flatten(), leaf.grad.flatten())
+        for tensor, leaf in zip(context, leaves, strict=True)
+        if leaf.grad is not None
+    ]  # and if nothing is, there is a backward pass all the same
+    term = reduce(add, due) if due else weight.new_zeros(()).requires_grad_()
     costs, found = _whole(parts, len(row), slopes is not False)
     return Run(costs, None if found is None else _chosen(found, slopes), term)
 
@@ -117,8 +121,9 @@ def _chunks(wanted: Wanted, at_once: int) -> Iterator[tuple[slice | Tensor, bool
     weight, count = wanted.weight, len(wanted.row)
     assert weight is not None
     if wanted.slopes is not False:
-        free = weight.abs() < torch.finfo(weight.dtype).tiny ** 0.5
-        if free.any():
+        least = torch.finfo(weight.dtype).tiny ** 0.5
+        if count and float(weight.abs().min()) < least:
+            free = weight.abs() < least
             if not isinstance(wanted.slopes, slice):
                 free = free & wanted.slopes
             for chosen, weighted in ((~free, True), (free, False)):

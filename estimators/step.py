@@ -96,7 +96,7 @@ def take_step(
         assert estimate.decoder_weight is not None
         loss = loss + scale * entropy_weight * (estimate.decoder_weight.detach() * log_q).sum()
     if estimate.surrogate is not None:
-        loss = loss + scale * estimate.surrogate.sum()
+        loss = loss.add(estimate.surrogate.sum(), alpha=scale)
     if estimate.own_loss is not None:
         loss = loss + _confined(estimate.own_loss, estimator, now=at_once is not None)
     return Step(loss, scale * objective, proposal, evaluated, others.detach(), estimate)

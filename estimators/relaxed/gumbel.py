@@ -95,7 +95,7 @@ class GumbelSoftmax(Estimator):
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         assert evaluated.slopes is not None
         z = proposal.extras["z"]
-        through = (evaluated.slopes.view_as(z) * z).flatten(1).sum(dim=1)
+        through = torch.linalg.vecdot(evaluated.slopes.view(len(z), -1), z.flatten(1))
         return Estimate(
             objective=evaluated.costs.view(len(z), -1).mean(dim=1),
             surrogate=through / self.settings.samples,
