@@ -71,7 +71,8 @@ class Evaluated(NamedTuple):
     costs: Float[Tensor, " N"]
     """f, in nats; with λ log q(z) added where the estimator says `log_q_in_costs`."""
     slopes: Float[Tensor, "M *point"] | None = None
-    """∂f/∂point at those assignments that they were asked for, in their order, times no weight."""
+    """∂f/∂point at those assignments that they were asked for, in their order, times no weight; of
+    f + λ log q where that is in the costs."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def run(cost: Cost, context: Context, wanted: Wanted, at_once: int | None) -> Ru
     found = None
     if slopes is not False:
         (found,) = torch.autograd.grad(costs.sum(), points, retain_graph=True)
-        found = _chosen(found, slopes)
+        found = chosen(found, slopes)
     if weight is None:
         return Run(costs, found, None)
     return Run(costs.detach(), found, (weight * costs).sum())
@@ -94,7 +94,7 @@ def _run_at_once(cost: Cost, context: Context, wanted: Wanted, at_once: int) -> 
     ]  # and if nothing is, there is a backward pass all the same
     term = reduce(add, due) if due else weight.new_zeros(()).requires_grad_()
     costs, found = _whole(parts, len(row), slopes is not False)
-    return Run(costs, None if found is None else _chosen(found, slopes), term)
+    return Run(costs, None if found is None else chosen(found, slopes), term)
 
 
 def _whole(
@@ -135,5 +135,6 @@ def _chunks(wanted: Wanted, at_once: int) -> Iterator[tuple[slice | Tensor, bool
         yield slice(start, min(start + at_once, count)), True
 
 
-def _chosen(slopes: Tensor, where: Tensor | slice | bool) -> Tensor:
+def chosen(slopes: Tensor, where: Tensor | slice | bool) -> Tensor:
+    """Those that are wanted."""
     return slopes if where is True else slopes[where]

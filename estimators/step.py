@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from estimators.base import Estimate, Estimator, Evaluated, Proposal
-from estimators.decoder import Context, Cost, Wanted, run
+from estimators.decoder import Context, Cost, Wanted, chosen, run
 from estimators.sampler import Sampler
 from estimators.shapes import check_costs, check_estimate, check_proposal, check_scores
 from estimators.spaces.base import Space
@@ -75,9 +75,9 @@ def take_step(
     costs, slopes, term = run(cost, context, wanted, at_once)
     own, others = costs[:count], costs[count:]
     several = estimator.objective == "multi-sample"
-    log_q = _log_q(q, proposal, several) if estimator.log_q_in_costs else None
-    signal = own.detach() if log_q is None else own.detach() + entropy_weight * log_q.detach()
-    evaluated = Evaluated(signal, slopes)
+    evaluated, log_q = Evaluated(own.detach(), slopes), None
+    if estimator.log_q_in_costs:
+        evaluated, log_q = _with_log_q(evaluated, q, proposal, entropy_weight, several)
     estimate = estimator.combine(q, proposal, evaluated)
     check_estimate(estimator, estimate, scores, count)
     if term is None:
@@ -102,11 +102,19 @@ def take_step(
     return Step(loss, scale * objective, proposal, evaluated, others.detach(), estimate)
 
 
-def _log_q(q: Distribution, proposal: Proposal, graph: bool) -> Float[Tensor, " N"]:
-    """log q(z), with the scores' graph or without."""
-    z = proposal.z.unflatten(0, (len(q.scores), -1))
-    with torch.set_grad_enabled(graph):
-        return q.log_prob(z).flatten()
+def _with_log_q(
+    evaluated: Evaluated, q: Distribution, proposal: Proposal, weight: float, graph: bool
+) -> tuple[Evaluated, Float[Tensor, " N"]]:
+    """Costs f + λ log q(z), with their slopes, and log q(z), with the scores' graph or without."""
+    sloped = evaluated.slopes is not None
+    z = proposal.z.detach().unflatten(0, (len(q.scores), -1)).requires_grad_(sloped)
+    with torch.set_grad_enabled(graph or sloped):
+        log_q = q.log_prob(z).flatten()
+    costs, slopes = evaluated.costs + weight * log_q.detach(), evaluated.slopes
+    if slopes is not None:
+        (own,) = torch.autograd.grad(log_q.sum(), z, retain_graph=True)
+        slopes = slopes + weight * chosen(own.flatten(0, 1), proposal.slopes)
+    return Evaluated(costs, slopes), log_q
 
 
 def _joined(space: Space, proposal: Wanted, beside: Wanted) -> Wanted:

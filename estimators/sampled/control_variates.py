@@ -16,15 +16,16 @@ from jaxtyping import Float
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from estimators.base import Bias, Estimate, Estimator, Evaluated, Proposal
+from estimators.base import Bias, Estimate, Evaluated, Proposal
 from estimators.registry import register
+from estimators.sampled.sampling import Sampling, SamplingSettings
 from estimators.sampler import Sampler
 from estimators.searched import SAMPLES, Range
 from estimators.spaces.base import Factorised, Space
 from estimators.spaces.distribution import Distribution
 
 
-class ControlVariate(Estimator):
+class ControlVariate(Sampling):
     """S samples, whose slopes a subclass may ask for beside further points."""
 
     spaces: ClassVar[tuple[type[Space], ...]] = (Factorised,)
@@ -32,7 +33,7 @@ class ControlVariate(Estimator):
     takes_slopes = True
     searched_training = frozenset({"baseline_learning_rate"})
 
-    class Settings(BaseModel, extra="forbid", frozen=True):
+    class Settings(SamplingSettings, frozen=True):
         samples: Annotated[int, SAMPLES] = Field(1, ge=1, description="samples of z for each row")
 
     settings: Settings

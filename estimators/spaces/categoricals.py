@@ -143,7 +143,9 @@ class IndependentCategoricals(PlainDistribution):
     def sample(self, sampler: Sampler, samples: int) -> Int[Tensor, "B {samples} V"]:
         return sampler.categorical(self.probabilities.detach(), samples)
 
-    def log_prob(self, z: Int[Tensor, "B S V"]) -> Float[Tensor, "B S"]:
+    def log_prob(self, z: Shaped[Tensor, "B S *z"]) -> Float[Tensor, "B S"]:
+        if z.is_floating_point():
+            return torch.einsum("bvc,bsvc->bs", self.log_probabilities, z)
         # (B, V, C) at (B, V, S): one gather for all variables.
         return self.log_probabilities.gather(2, z.transpose(1, 2)).sum(dim=1)
 

@@ -93,7 +93,10 @@ class FiniteDistribution(Distribution):
 
 
 class PlainDistribution(FiniteDistribution):
-    """q(z) ∝ exp ⟨scores, point(z)⟩ over a space."""
+    """q(z) ∝ exp ⟨scores, point(z)⟩ over a space.
+
+    `log_prob` takes points too, with ⟨scores, point⟩ − log-partition between those of assignments.
+    """
 
     @abstractmethod
     def joint(self) -> Float[Tensor, "B M"]:

@@ -11,10 +11,10 @@ from scipy import stats
 from torch import Tensor
 
 from estimators.base import Estimator, Evaluated
-from estimators.sampled import control_variates
+from estimators.sampled import control_variates, relaxed_controls
 from estimators.sampled.control_variates import ControlVariate, DoubleControlVariates, MuProp
 from estimators.sampled.other_assignments import LeaveOneOut
-from estimators.sampled.relaxed_controls import REBAR, RELAX, RelaxedControl
+from estimators.sampled.relaxed_controls import REBAR, RELAX, RelaxedControl, RELAXOnREBAR
 from estimators.sampled.stein import RODEO
 from estimators.sampler import Sampler
 from estimators.spaces import Bits, Categoricals, Space
@@ -37,7 +37,7 @@ from tests.estimators.contract import (
 from tests.estimators.every_outcome import EveryOutcome
 from tests.estimators.relaxed.test_relaxations import BIT, NODES, PAIR, Quadrature
 
-SPACES = [FEW_BITS, FEW_CATEGORIES, FEW_SEVERAL]
+SPACES: list[Space] = [FEW_BITS, FEW_CATEGORIES, FEW_SEVERAL]
 FROM_SLOPES: list[type[ControlVariate]] = [MuProp, DoubleControlVariates, RODEO]
 
 
@@ -91,13 +91,14 @@ def test_a_baseline_of_the_sample_itself_is_found(monkeypatch: pytest.MonkeyPatc
         check_expectation(estimator, Problem.random(FEW_BITS), network)
 
 
+@pytest.mark.parametrize("entropy", ["analytic", "sampled"])
 @pytest.mark.parametrize("space", SPACES, ids=repr)
-def test_muprop_has_no_variance_for_linear_costs(space: Space) -> None:
-    """At η₁ = 1, where it starts."""
-    problem, estimator = Problem.random(space), MuProp.make(space).double()
+def test_muprop_has_no_variance_for_linear_costs(space: Space, entropy: str) -> None:
+    """At η₁ = 1, where it starts; log q is linear, too."""
+    problem, estimator = Problem.random(space), MuProp.make(space, entropy=entropy).double()
     draws = draws_of_a_row(estimator, problem, linear)
-    found = run(estimator, problem, linear, EveryOutcome(draws), draws[0])
-    wanted = exact(estimator, problem, linear).scores
+    found = run(estimator, problem, linear, EveryOutcome(draws), draws[0], entropy_weight=0.7)
+    wanted = exact(estimator, problem, linear, entropy_weight=0.7).scores
     torch.testing.assert_close(found.scores, wanted.expand_as(found.scores), rtol=1e-6, atol=1e-8)
 
 
@@ -140,42 +141,74 @@ def own_loss_and_estimates(estimator: Estimator, space: Space) -> tuple[Tensor, 
     return estimate.own_loss, gradient
 
 
+def slope_of_the_square(estimator: Estimator, space: Space, parameter: Tensor) -> Tensor:
+    """Of what one number of a parameter does to the square of the estimate, of one sample."""
+
+    def square() -> Tensor:
+        _, gradient = own_loss_and_estimates(estimator, space)
+        return gradient.square().sum() / len(gradient)
+
+    number = parameter.data.view(-1)[:1]
+    number.add_(1e-5)
+    above = square()
+    number.sub_(2e-5)
+    below = square()
+    number.add_(1e-5)
+    return (above - below) / 2e-5
+
+
 @pytest.mark.parametrize("space", SPACES, ids=repr)
-@pytest.mark.parametrize("kind", [DoubleControlVariates, RODEO, REBAR, RELAX])
+@pytest.mark.parametrize("kind", [DoubleControlVariates, RODEO, REBAR, RELAX, RELAXOnREBAR])
 def test_what_is_trained_is_the_square_of_the_estimate(kind: type[Estimator], space: Space) -> None:
     """And its slope that of the square, as the parameters move."""
     if not isinstance(space, kind.spaces):
         pytest.skip(f"{kind.name} takes bits")
     samples = 2 if issubclass(kind, DoubleControlVariates | RODEO) else 1
     estimator = moved(kind, space, samples=samples)
+    loss, gradient = own_loss_and_estimates(estimator, space)
+    torch.testing.assert_close(loss.detach(), gradient.square().sum() / len(gradient))
+    parameters = [*estimator.parameters()]
+    slopes = torch.autograd.grad(loss, parameters)
+    for parameter, slope in zip(parameters, slopes, strict=True):
+        wanted = slope_of_the_square(estimator, space, parameter)
+        torch.testing.assert_close(slope.view(-1)[0], wanted, rtol=1e-4, atol=1e-6)
 
-    def square() -> Tensor:
-        _, gradient = own_loss_and_estimates(estimator, space)
-        return gradient.square().sum() / len(gradient)
 
-    loss, _ = own_loss_and_estimates(estimator, space)
-    torch.testing.assert_close(loss.detach(), square())
-    parameter = next(iter(estimator.parameters()))
-    (slope,) = torch.autograd.grad(loss, parameter)
-    parameter.data.add_(1e-5)
-    above = square()
-    parameter.data.sub_(2e-5)
-    torch.testing.assert_close(slope.sum(), (above - square()) / 2e-5, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("noise", ["tied", "independent"])
+@pytest.mark.parametrize("space", SPACES, ids=repr)
+@pytest.mark.parametrize("kind", [REBAR, RELAX, RELAXOnREBAR])
+def test_the_temperature_is_trained_by_the_square_of_the_estimate(
+    kind: type[RelaxedControl], space: Space, noise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relaxed_controls, "STEP", 1e-4)
+    estimator = moved(kind, space, temperature_is="trained", noise=noise)
+    assert isinstance(estimator, RelaxedControl)
+    assert estimator.log_temperature is not None
+    loss, gradient = own_loss_and_estimates(estimator, space)
+    torch.testing.assert_close(loss.detach(), gradient.square().sum() / len(gradient))
+    (slope,) = torch.autograd.grad(loss, estimator.log_temperature)
+    wanted = slope_of_the_square(estimator, space, estimator.log_temperature)
+    assert wanted.abs() > 1e-4
+    torch.testing.assert_close(slope, wanted, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("f", [linear, network], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("space", [BIT, PAIR], ids=repr)
-@pytest.mark.parametrize("kind", [REBAR, RELAX])
+@pytest.mark.parametrize("kind", [REBAR, RELAX, RELAXOnREBAR])
 def test_tied_noise_is_exact_by_quadrature(
     kind: type[RelaxedControl], space: Space, f: CostFunction
 ) -> None:
     """Of which there is one draw, so that it can be integrated."""
     problem = Problem.random(space, seed=4)
-    small = {"hidden": 3} if kind is RELAX else {}
-    for temperature in (0.3, 1.0):
-        estimator = moved(kind, space, temperature=temperature, **small)
-        found = run(estimator, problem, f, Quadrature(), NODES)
-        wanted = exact(estimator, problem, f)
+    small = {} if kind is REBAR else {"hidden": 3}
+    for entropy, temperature, fixed in (
+        ("analytic", 0.3, "fixed"), ("sampled", 1.0, "fixed"), ("analytic", 0.5, "trained"),
+    ):  # fmt: skip
+        estimator = moved(
+            kind, space, temperature=temperature, temperature_is=fixed, entropy=entropy, **small
+        )
+        found = run(estimator, problem, f, Quadrature(), NODES, entropy_weight=1.0)
+        wanted = exact(estimator, problem, f, entropy_weight=1.0)
         close = {"rtol": 1e-4, "atol": 1e-4}
         torch.testing.assert_close(found.scores.mean(dim=0), wanted.scores, **close)
         torch.testing.assert_close(found.theta.mean(dim=0), wanted.theta, **close)
@@ -215,7 +248,7 @@ def test_perturbed_scores_given_z_have_its_best_assignment_and_their_own_law(
 def test_relax_without_a_network_is_the_score_function() -> None:
     estimator = moved(RELAX, FEW_SEVERAL)
     with torch.no_grad():
-        for parameter in estimator.network[-1].parameters():  # type: ignore[union-attr, index]
+        for parameter in estimator.network.layers[-1].parameters():  # type: ignore[union-attr, index]
             parameter.zero_()
     scores = Problem.random(FEW_SEVERAL).scores.expand(9, -1, -1).clone().requires_grad_()
     q = estimator.distribution(scores)
