@@ -17,8 +17,8 @@ NOISE = 1e-12
 GROUP = "encoder"
 """The group of parameters that figures and tables show, unless told otherwise."""
 
-SAMPLES = "samples"
-"""The setting that is turned to make estimators comparable at equal decoder calls."""
+COUNTS = ("samples", "pairs")
+"""Settings that are turned to make estimators comparable at equal decoder calls."""
 
 WHAT = ["task", "group", "share", "estimator", "knob", "knob_value"]
 """What tells rows apart, but for the seed."""
@@ -130,3 +130,8 @@ def swept(rows: pd.DataFrame, knob: str) -> pd.DataFrame:
     values = [settings.get(knob, math.nan) for settings in base["settings"]]
     both = [turned.assign(value=turned["knob_value"]), base.assign(value=values)]
     return pd.concat(both).sort_values(["estimator", "value"])
+
+
+def resampled(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that show the effect of the number of samples, as `swept` gives them."""
+    return pd.concat([swept(rows, count) for count in COUNTS])

@@ -16,14 +16,14 @@ from analysis.gradient_figures import (
     variance_along_training,
 )
 from analysis.gradient_rows import (
+    COUNTS,
     GROUP,
     NOISE,
-    SAMPLES,
     Z,
     at_own_settings,
     last,
     pooled,
-    swept,
+    resampled,
 )
 from analysis.load import load_gradients
 from analysis.tables import COLUMNS, costs, markdown
@@ -55,17 +55,19 @@ def quality_table(rows: pd.DataFrame, task: str, group: str = GROUP) -> pd.DataF
 
 
 def budget_table(rows: pd.DataFrame, task: str, group: str = GROUP) -> pd.DataFrame:
-    """Variance at equal decoder calls and at equal time: a line for each estimator.
+    """Variance at equal decoder calls, equal work and equal time: a line for each estimator.
 
-    At equal calls it is measured, with as many samples as make these calls. At equal time, that of
-    the slowest estimate at the most calls, it is that of a mean of independent estimates of the
-    most calls, as many (a fraction, too) as the time allows. Sums have none where that suffices.
+    At equal calls it is measured, with as many samples as make these calls. At equal work (calls
+    and slopes) or time, those of the dearest estimate at the most calls, it is that of a mean of
+    independent estimates of the most calls, as many (a fraction, too) as these allow. Sums have
+    none where that suffices.
     """
     here = last(rows, task, group)
-    sampled = swept(here, SAMPLES)
-    turned = sampled.loc[sampled["knob"] == SAMPLES, "decoder_calls"]
+    here = here.assign(work=here["decoder_calls"] + here["slopes"].fillna(0))
+    sampled = resampled(here)
+    turned = sampled.loc[sampled["knob"].isin(COUNTS), "decoder_calls"]
     most = sampled[sampled["decoder_calls"] == turned.max()]
-    time = float(most["seconds"].max())
+    work, time = float(most["work"].max()), float(most["seconds"].max())
     lines = {}
     for _, row in at_own_settings(here).sort_values("estimator").iterrows():
         name, own = row["estimator"], sampled[sampled["estimator"] == row["estimator"]]
@@ -76,9 +78,11 @@ def budget_table(rows: pd.DataFrame, task: str, group: str = GROUP) -> pd.DataFr
         }
         for calls in sorted(turned.unique()):
             line[f"at {calls:g} calls"] = _at(own, calls, row)
+        largest = most[most["estimator"] == name]
+        if work > turned.max():
+            line[f"in {work:g} calls and slopes"] = _within(row, largest, "work", work)
         if not math.isnan(time):
-            largest = most[most["estimator"] == name]
-            line[f"in {1e3 * time:.1f} ms"] = _in_time(row, largest, time)
+            line[f"in {1e3 * time:.1f} ms"] = _within(row, largest, "seconds", time)
         lines[name] = line
     return pd.DataFrame.from_dict(lines, orient="index")
 
@@ -93,12 +97,12 @@ def _at(own: pd.DataFrame, calls: float, base: pd.Series) -> str:
     return _of_sum(base, base["decoder_calls"] <= calls)
 
 
-def _in_time(row: pd.Series, largest: pd.DataFrame, time: float) -> str:
-    """The variance of a mean of as many estimates of the most calls as the time allows."""
+def _within(row: pd.Series, largest: pd.DataFrame, what: str, most: float) -> str:
+    """The variance of a mean of as many estimates of the most calls as a budget allows."""
     if len(largest):
         one = largest.iloc[0]
-        return _variance(one["variance"] * one["seconds"] / time)
-    return _of_sum(row, row["seconds"] <= time)
+        return _variance(one["variance"] * one[what] / most)
+    return _of_sum(row, row[what] <= most)
 
 
 def _of_sum(row: pd.Series, affordable: bool) -> str:
@@ -128,8 +132,8 @@ def overview(rows: pd.DataFrame) -> pd.DataFrame:
     lines: dict[str, dict[str, str]] = {}
     for task in sorted(rows["task"].unique()):
         here = last(rows, task, GROUP)
-        sampled = swept(here, SAMPLES)
-        calls = sampled.loc[sampled["knob"] == SAMPLES, "decoder_calls"].min()
+        sampled = resampled(here)
+        calls = sampled.loc[sampled["knob"].isin(COUNTS), "decoder_calls"].min()
         for _, row in at_own_settings(here).sort_values("estimator").iterrows():
             own = sampled[sampled["estimator"] == row["estimator"]]
             alone = f"0 ({row['decoder_calls']:.1f} calls)" if _is_sum(row) else ""
@@ -232,7 +236,8 @@ def _over_seeds(rows: pd.DataFrame) -> str:
 _QUALITY = "As set, and with one setting turned at a time; variance and MSE are of one estimate."
 _BUDGET = (
     "Variance at equal decoder calls, measured with as many samples as make them, and at equal "
-    "time, reckoned for a mean of independent estimates of the most calls."
+    "work (calls and slopes) and time, reckoned for a mean of independent estimates of the most "
+    "calls."
 )
 _GROUPS = "By group of parameters: bias, and ‖exact gradient‖ / √tr Var of one estimate."
 

@@ -99,7 +99,8 @@ class NoSettings(BaseModel, extra="forbid", frozen=True):
 
 
 class Knob(NamedTuple):
-    """A setting that trades what an estimate is worth for what it costs, `samples` apart."""
+    """A setting that trades what an estimate is worth for what it costs, apart from the number of
+    `samples` or `pairs`."""
 
     setting: str
     values: tuple[float, ...]

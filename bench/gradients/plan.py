@@ -20,8 +20,8 @@ MOST_SUMMED = 2**16
 """Most assignments that the exact gradient sums over for every example, where they are not the
 categories of a single variable."""
 
-SAMPLES = "samples"
-"""The setting of every sampler that says how many it takes."""
+COUNTS = ("samples", "pairs")
+"""Settings of samplers that say how many they take."""
 
 
 def plan_gradients(
@@ -104,9 +104,9 @@ def _turned(
     estimator: type[Estimator], latent: Latent, base: dict[str, Any], calls: Sequence[int]
 ) -> Iterator[tuple[str, float]]:
     """Settings with the values to measure an estimator at."""
-    if SAMPLES in base:
+    for setting in base.keys() & {*COUNTS}:
         for wanted in calls:
-            yield from ((SAMPLES, n) for n in _samples(estimator, latent, base, wanted))
+            yield from ((setting, n) for n in _samples(estimator, latent, base, setting, wanted))
     for knob in estimator.knobs:
         if knob.setting not in base:
             listing = f"there are {', '.join(base)}" if base else "it has none"
@@ -116,12 +116,12 @@ def _turned(
 
 
 def _samples(
-    estimator: type[Estimator], latent: Latent, base: dict[str, Any], calls: int
+    estimator: type[Estimator], latent: Latent, base: dict[str, Any], setting: str, calls: int
 ) -> Iterator[int]:
     """The number of samples at which an estimator makes so many decoder calls, if there is one."""
     for samples in range(1, calls + 1):
         with suppress(ValidationError):  # it needs more samples than that
-            settings = base | {SAMPLES: samples}
+            settings = base | {setting: samples}
             made = estimator.make(latent.space, features=latent.features, **settings)
             if made.calls_per_row == calls:
                 yield samples

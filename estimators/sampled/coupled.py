@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.base import Bias, Estimate, Evaluated, Knob, Proposal
+from estimators.base import Bias, Estimate, Evaluated, Proposal
 from estimators.registry import register
 from estimators.sampled.sampling import Sampling, SamplingSettings
 from estimators.sampler import Sampler
@@ -76,7 +76,6 @@ class Pairs(Sampling):
 
     spaces: ClassVar[tuple[type[Space], ...]] = (Bits,)
     bias: ClassVar[Bias] = "unbiased"
-    knobs = (Knob("pairs", (1, 2, 8)),)
 
     class Settings(SamplingSettings, frozen=True):
         pairs: Annotated[int, SAMPLES] = Field(

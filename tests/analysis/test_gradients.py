@@ -176,6 +176,25 @@ def test_budgets_are_measured_in_calls_and_reckoned_in_time(table: pd.DataFrame)
     assert frame.loc["gumbel", "at 4 calls"] == "–"  # not measured
 
 
+def test_slopes_are_work(table: pd.DataFrame) -> None:
+    """rloo has twice as many calls for the work of the dearest, which has a slope for each call."""
+    table["slopes"] = table["decoder_calls"].where(table["estimator"] == "sfe-ma", 0.0)
+    frame = budget_table(pooled(table), "ssvae")
+    assert frame["in 32 calls and slopes"].to_dict() == {
+        "sfe-ma": "0.5", "rloo": "0.15", "gumbel": "–", "dense": "0",
+    }  # fmt: skip
+
+
+def test_pairs_are_samples() -> None:
+    rows = [
+        *rows_of("disarm", variance=4, calls=2, settings={"pairs": 1}),
+        *rows_of("disarm", "pairs", 2, variance=2, calls=4, settings={"pairs": 2}),
+        *rows_of("sfe", variance=8, settings={"samples": 1}),
+        *rows_of("sfe", "samples", 4, variance=2, calls=4, settings={"samples": 4}),
+    ]
+    assert budget_table(pooled(pd.DataFrame(rows)), "ssvae").loc["disarm", "at 4 calls"] == "2"
+
+
 def test_groups_and_the_overview_have_a_line_for_each_estimator(table: pd.DataFrame) -> None:
     rows = pooled(table)
     frame = group_table(rows, "ssvae")
