@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from analysis.figures import Draw, colour, marker
-from analysis.gradient_rows import GROUP, NOISE, at_own_settings, last, swept
+from analysis.gradient_rows import COUNTS, GROUP, NOISE, at_own_settings, last, swept
 
 BOTTOM = 1e-3
 """Where a relative bias of zero is drawn."""
@@ -66,6 +66,22 @@ def bias_against_variance(rows: pd.DataFrame, task: str, axes: Axes) -> None:
             row["variance"], max(BOTTOM, row["bias"]), color=colour(name),
             marker=marker(name), linestyle="none", markersize=4, label=name,
         )  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="variance / ‖exact gradient‖²", title=task)
+    axes.set_ylabel("‖bias‖ / ‖exact gradient‖")
+
+
+def bias_along_settings(rows: pd.DataFrame, task: str, axes: Axes) -> None:
+    """The same for biased estimators, of which a line joins the values of a setting that trades
+    one for the other, such as a temperature: from its smallest value, a large marker, on."""
+    here = last(rows, task, GROUP)
+    here = here[(here["declared"] == "biased") & (here["variance"] > NOISE)]
+    for knob in sorted({*here["knob"].dropna()} - {*COUNTS}):
+        for estimator, own in swept(here, knob).groupby("estimator"):
+            name = str(estimator)
+            look: dict[str, Any] = {"color": colour(name), "marker": marker(name)}
+            height = own["bias"].clip(lower=BOTTOM)
+            axes.plot(own["variance"], height, markersize=3, linewidth=0.8, label=name, **look)
+            axes.plot(own["variance"].iloc[0], height.iloc[0], **look)
     axes.set(xscale="log", yscale="log", xlabel="variance / ‖exact gradient‖²", title=task)
     axes.set_ylabel("‖bias‖ / ‖exact gradient‖")
 

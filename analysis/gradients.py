@@ -9,6 +9,7 @@ from analysis.figures import save_row
 from analysis.files import write_whole
 from analysis.gradient_figures import (
     bias_against_variance,
+    bias_along_settings,
     bias_along_training,
     effect_of,
     variance_against_calls,
@@ -250,6 +251,9 @@ def _save_figures(rows: pd.DataFrame, folder: Path) -> list[Path]:
     )  # fmt: skip
     tasks = sorted(rows["task"].unique())
     paths = [save_row(rows, tasks, draw, folder) for draw in draws if tasks]
+    traded = rows[(rows["declared"] == "biased") & ~rows["knob"].isin(COUNTS)]
+    if with_it := sorted(traded.dropna(subset="knob")["task"].unique()):
+        paths.append(save_row(rows, with_it, bias_along_settings, folder))
     for knob in sorted(rows["knob"].dropna().unique()):
         with_it = sorted(rows.loc[rows["knob"] == knob, "task"].unique())
         paths.append(save_row(rows, with_it, effect_of(knob), folder))

@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from analysis.gradient_figures import bias_along_training, effect_of, variance_against_calls
+from analysis.gradient_figures import (
+    bias_along_settings,
+    bias_along_training,
+    effect_of,
+    variance_against_calls,
+)
 from analysis.gradient_rows import Z, norm_interval, pooled, swept
 from analysis.gradients import (
     budget_table,
@@ -228,6 +233,16 @@ def test_figures_show_what_was_measured(table: pd.DataFrame) -> None:
     axes = Figure().subplots()
     bias_along_training(rows, "ssvae", axes)
     assert any(line.get_xdata()[0] == 50 for line in axes.lines if len(line.get_xdata()))  # type: ignore
+
+
+def test_what_is_biased_is_drawn_along_what_trades_it_for_variance(table: pd.DataFrame) -> None:
+    cold = rows_of("gumbel", "initial", 0.5, variance=3, bias=0.2, declared="biased")
+    rows = pooled(pd.concat([table.assign(), pd.DataFrame(cold)]))
+    axes = Figure().subplots()
+    bias_along_settings(rows, "ssvae", axes)
+    (line,) = (line for line in axes.lines if line.get_label() == "gumbel")
+    assert sorted(map(float, line.get_xdata())) == [1, 3]  # type: ignore[arg-type]
+    assert sorted(map(float, line.get_ydata())) == pytest.approx([0.2, 0.6])  # type: ignore[arg-type]
 
 
 def test_the_report_is_written_from_rows_alone(table: pd.DataFrame, tmp_path: Path) -> None:
