@@ -46,8 +46,14 @@ FAMILIES: dict[str, dict[str, str]] = {
         "rebar": "#bf9b30",
         "relax": "#ddc77c",
     },
-    "bounds on several samples": {"vimco": "#7f1010", "ovis": "#d9605a"},
-    "relaxations": {"gumbel": "#a63603", "st-gumbel": "#f28e2b"},
+    "importance-weighted samples": {"vimco": "#7f1010", "ovis": "#d9605a", "daps": "#f0aaa3"},
+    "relaxations": {
+        "gumbel": "#a63603",
+        "st-gumbel": "#f28e2b",
+        "gumbel-rao": "#fbb26a",
+        "concrete": "#fdd3a6",
+    },
+    "straight-through": {"st": "#3b0f70", "reinmax": "#6a3d9a", "gapped-st": "#a283c7"},
     "sums over a support": {
         "dense": "#000000",
         "sparsemax": "#7a0177",

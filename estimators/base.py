@@ -86,6 +86,9 @@ class Estimate:
     scale: Float[Tensor, ""] | float = 1.0
     """Positive, detached: the step multiplies the entropy's gradient in the scores by it too, so
     that a scaled estimate follows the same objective."""
+    entropy: Float[Tensor, " B"] | None = None
+    """What stands for H(q) in the objective, with the scores' graph; None for H(q) itself. None,
+    too, where log q is in the costs."""
     decoder_weight: Float[Tensor, " N"] | None = None
     """Only where the proposal left it open."""
     own_loss: Float[Tensor, ""] | None = None

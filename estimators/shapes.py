@@ -60,6 +60,13 @@ def check_estimate(estimator: Estimator, estimate: Estimate, scores: Tensor, cou
     _check(name, "surrogate", surrogate, (rows,))
     if surrogate is not None and scores.requires_grad and not surrogate.requires_grad:
         raise ShapeError(f"{name} gives a surrogate without a gradient")
+    entropy = estimate.entropy
+    _check(name, "entropy", entropy, (rows,))
+    if entropy is not None:
+        if scores.requires_grad and not entropy.requires_grad:
+            raise ShapeError(f"{name} gives an entropy without a gradient")
+        if estimator.log_q_in_costs:
+            raise ShapeError(f"{name} gives an entropy, and asks for log q in the costs")
     _check(name, "decoder_weight", estimate.decoder_weight, (count,))
     _check(name, "own_loss", estimate.own_loss, ())
     for what, value in estimate.diagnostics.items():

@@ -89,7 +89,7 @@ def take_step(
             term = term + (beside.weight * others).sum()
     loss, objective = term, estimate.objective.sum()
     if log_q is None:
-        entropy = q.entropy().sum()
+        entropy = (q.entropy() if estimate.entropy is None else estimate.entropy).sum()
         loss = loss - scale * entropy_weight * estimate.scale * entropy
         objective = objective - entropy_weight * entropy.detach()
     elif several:  # costs weigh unequally, and q has a part of each

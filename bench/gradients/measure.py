@@ -2,10 +2,10 @@
 
 At fixed parameters the gradient of the objective is estimated again and again for each of a few
 fixed batches, in float64, and compared with the exact gradient for that batch, of the objective
-that the estimator itself targets: the sum over the support of its own q. A draw is one estimate
-for each batch. Squares are means over the batches: ‖e‖² of their ‖e‖², ‖bias‖² of their ‖bias‖²,
-and the variance is that of an estimate around its batch's mean, in which the batches' differences
-have no part.
+that the estimator itself targets: the sum over the support of its own q. What an estimate has in
+the place of the entropy of q is compared with that entropy. A draw is one estimate for each batch.
+Squares are means over the batches: ‖e‖² of their ‖e‖², ‖bias‖² of their ‖bias‖², and the variance
+is that of an estimate around its batch's mean, in which the batches' differences have no part.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Relaxations with Gumbel noise: Gumbel-Softmax and its straight-through variant.
+"""Relaxations with Gumbel noise: Gumbel-Softmax and its straight-through variants.
 
     z = soft((scores + G) / τ):   a softmax for a category,   a sigmoid for a bit
 
@@ -11,34 +11,33 @@ It is exact for the relaxed cost, and biased for the discrete one.
 """
 
 import math
+from dataclasses import replace
 from typing import Annotated, ClassVar, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from estimators.base import Bias, Estimate, Estimator, Evaluated, Knob, Proposal
+from estimators.base import Estimate, Evaluated, Knob, Proposal
 from estimators.registry import register
+from estimators.relaxed.pathwise import Pathwise, PathwiseSettings, straight_through
 from estimators.sampler import Sampler
-from estimators.searched import SAMPLES, Range
+from estimators.searched import Range
 from estimators.spaces.base import Factorised, Space
 from estimators.spaces.distribution import Distribution
 
 
 @register
-class GumbelSoftmax(Estimator):
+class GumbelSoftmax(Pathwise):
     """A relaxed sample at temperature τ = max(minimum, initial · exp(−rate · t)), t the step."""
 
     name = "gumbel"
     citation = "Jang et al. 2017; Maddison et al. 2017"
     spaces = (Factorised,)
-    bias: ClassVar[Bias] = "biased"
-    takes_slopes = True
-    knobs = (Knob("initial", (0.5, 1.0, 2.0)),)
+    knobs: ClassVar[tuple[Knob, ...]] = (Knob("initial", (0.5, 1.0, 2.0)),)
 
-    class Settings(BaseModel, extra="forbid", frozen=True):
-        samples: Annotated[int, SAMPLES] = Field(1, ge=1, description="samples of z for each row")
+    class Settings(PathwiseSettings, frozen=True):
         initial: Annotated[float, Range(0.5, 3, log=True)] = Field(
             1.0, gt=0, description="temperature at the first step"
         )
@@ -67,10 +66,6 @@ class GumbelSoftmax(Estimator):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     @property
-    def calls_per_row(self) -> int:
-        return self.settings.samples
-
-    @property
     def temperature(self) -> float:
         s = self.settings
         t = int(self.step) // s.every * s.every
@@ -82,25 +77,11 @@ class GumbelSoftmax(Estimator):
         return (q.scores[:, None] + noise) / self.temperature
 
     def relax(self, q: Distribution, sampler: Sampler) -> Float[Tensor, "B S *point"]:
-        """Relaxed samples, with the scores' gradient."""
         return self.space.soft(self.noisy(q, sampler))
 
-    def propose(
-        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
-    ) -> Proposal:
-        z = self.relax(q, sampler)
-        weight = q.scores.new_full(z.shape[:2], 1 / self.settings.samples)
-        return Proposal.rectangular(z, weight, slopes=True)
-
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
-        assert evaluated.slopes is not None
-        z = proposal.extras["z"]
-        through = torch.linalg.vecdot(evaluated.slopes.view(len(z), -1), z.flatten(1))
-        return Estimate(
-            objective=evaluated.costs.view(len(z), -1).mean(dim=1),
-            surrogate=through / self.settings.samples,
-            diagnostics={"temperature": evaluated.costs.new_tensor(self.temperature)},
-        )
+        at = {"temperature": evaluated.costs.new_tensor(self.temperature)}
+        return replace(super().combine(q, proposal, evaluated), diagnostics=at)
 
     def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
         self.step += 1
@@ -108,13 +89,59 @@ class GumbelSoftmax(Estimator):
 
 @register
 class StraightThroughGumbel(GumbelSoftmax):
-    """The decoder sees the vertex nearest to the relaxed sample; the gradient is the latter's."""
+    """The decoder sees the vertex nearest to the relaxed sample; the gradient is the latter's.
+
+    The vertex is the same at every temperature, so that only the one of the gradient counts: with
+    `backward_temperature` it is a constant (decoupled: Shah et al. 2024).
+    """
 
     name = "st-gumbel"
     citation = "Jang et al. 2017"
 
+    class Settings(GumbelSoftmax.Settings, frozen=True):
+        backward_temperature: float | None = Field(
+            None, gt=0, description="constant, of the gradient; by default it falls as said above"
+        )
+
+    settings: Settings
+
+    @property
+    def temperature(self) -> float:
+        return self.settings.backward_temperature or super().temperature
+
     def relax(self, q: Distribution, sampler: Sampler) -> Float[Tensor, "B S *point"]:
         noisy = self.noisy(q, sampler)
         soft = self.space.soft(noisy)
-        hard = self.space.point(self.space.best(noisy), soft.dtype)
-        return hard + (soft - soft.detach())
+        return straight_through(self.space.point(self.space.best(noisy), soft.dtype), soft)
+
+
+@register
+class GumbelRao(StraightThroughGumbel):
+    """The mean gradient of `st-gumbel` over R draws of the noise G given the vertex D:
+
+        mean_r J(soft((scores + G_r) / τ)) ∂f/∂D / τ,   G_r ~ G | best(scores + G) = D
+
+    Given D, G depends on the scores; the gradient does not flow there, so that the mean over D too
+    is that of `st-gumbel`. One decoder call, whatever R is.
+    """
+
+    name = "gumbel-rao"
+    citation = "Paulus et al. 2021"
+    knobs = (*StraightThroughGumbel.knobs, Knob("draws", (1, 10, 100)))
+
+    class Settings(StraightThroughGumbel.Settings, frozen=True):
+        draws: Annotated[int, Range(1, 100, log=True)] = Field(
+            10, ge=1, description="R, draws of the noise for each sample of z"
+        )
+
+    settings: Settings
+
+    def relax(self, q: Distribution, sampler: Sampler) -> Float[Tensor, "B S *point"]:
+        assert isinstance(self.space, Factorised)
+        scores, own = q.scores[:, None], self.settings
+        vertex = self.space.point(q.sample(sampler, own.samples), scores.dtype)
+        noise = self.space.noise(q.scores, sampler, own.samples * own.draws)
+        repeated = vertex.repeat_interleave(own.draws, dim=1)
+        given = self.space.perturbed_given(scores.detach(), repeated, noise)
+        soft = self.space.soft(straight_through(given, scores) / self.temperature)
+        return straight_through(vertex, soft.unflatten(1, (own.samples, own.draws)).mean(dim=2))

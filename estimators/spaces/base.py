@@ -147,3 +147,30 @@ class Factorised(Space):
     ) -> Float[Tensor, "B S *scores"]:
         """The noise for which `perturbed_given` gives these, whose best assignment has the
         point."""
+
+    @abstractmethod
+    def log_odds(
+        self, scores: Float[Tensor, "B #S *scores"], point: Float[Tensor, "B S *point"]
+    ) -> Float[Tensor, "B S *each"]:
+        """Of the value that each variable has in the point, against its others."""
+
+    @abstractmethod
+    def gapped(
+        self,
+        scores: Float[Tensor, "B #S *scores"],
+        point: Float[Tensor, "B S *point"],
+        gap: Float[Tensor, "B S *each"] | float,
+    ) -> Float[Tensor, "B S *scores"]:
+        """Scores, up to a constant of each variable, with this point as that of their best
+        assignment: the highest score becomes that of its value, and no other is nearer to it than
+        the gap (Fan et al. 2022)."""
+
+    @abstractmethod
+    def log_relaxed(
+        self,
+        logits: Float[Tensor, "B S *scores"],
+        scores: Float[Tensor, "B 1 *scores"],
+        temperature: float,
+    ) -> Float[Tensor, "B S"]:
+        """Log-density of perturbed scores over the temperature, up to a constant of each variable,
+        at these logits (Maddison et al. 2017, appendix C)."""

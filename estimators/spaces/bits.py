@@ -93,6 +93,32 @@ class Bits(Factorised):
         side, size = 2 * point - 1, perturbed.abs()
         return side * (size + (-(-size).expm1()).log() - F.softplus(side * scores))
 
+    def log_odds(
+        self, scores: Float[Tensor, "B #S D"], point: Float[Tensor, "B S D"]
+    ) -> Float[Tensor, "B S D"]:
+        return (2 * point - 1) * scores
+
+    def gapped(
+        self,
+        scores: Float[Tensor, "B #S D"],
+        point: Float[Tensor, "B S D"],
+        gap: Float[Tensor, "B S D"] | float,
+    ) -> Float[Tensor, "B S D"]:
+        """Of the two scores (θ, 0) of a bit that is on, the difference becomes max(θ, gap)."""
+        side = 2 * point - 1
+        return side * (side * scores).clamp(min=gap)
+
+    def log_relaxed(
+        self,
+        logits: Float[Tensor, "B S D"],
+        scores: Float[Tensor, "B 1 D"],
+        temperature: float,
+    ) -> Float[Tensor, "B S"]:
+        """Logistic noise n = τ · logit − score, stretched by 1 / τ."""
+        noise = temperature * logits - scores
+        each = math.log(temperature) - noise - 2 * F.softplus(-noise)
+        return each.sum(dim=2)
+
 
 class BernoulliBits(PlainDistribution):
     """D independent bits; the scores are their log-odds."""

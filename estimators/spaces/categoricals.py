@@ -124,6 +124,35 @@ class Categoricals(Factorised):
         below = perturbed - scores.log_softmax(dim=3) - (-(-gap).expm1()).log()
         return torch.where(point > 0, perturbed, below)
 
+    def log_odds(
+        self, scores: Float[Tensor, "B #S V C"], point: Float[Tensor, "B S V C"]
+    ) -> Float[Tensor, "B S V 1"]:
+        own = (scores * point).sum(dim=3, keepdim=True)
+        others = torch.where(point > 0, -torch.inf, scores)
+        return own - others.logsumexp(dim=3, keepdim=True)
+
+    def gapped(
+        self,
+        scores: Float[Tensor, "B #S V C"],
+        point: Float[Tensor, "B S V C"],
+        gap: Float[Tensor, "B S V 1"] | float,
+    ) -> Float[Tensor, "B S V C"]:
+        top = scores.amax(dim=3, keepdim=True)
+        return torch.where(point > 0, top, scores.minimum(top - gap))
+
+    def log_relaxed(
+        self,
+        logits: Float[Tensor, "B S V C"],
+        scores: Float[Tensor, "B 1 V C"],
+        temperature: float,
+    ) -> Float[Tensor, "B S"]:
+        """Of C Gumbel variables n_c = τ · logit_c − score_c that are known up to a constant:
+        (C − 1)! τ^(C − 1) Π_c exp(−n_c) / (Σ_c exp(−n_c))^C."""
+        against = scores - temperature * logits
+        size = self.categories
+        each = against.sum(dim=3) - size * against.logsumexp(dim=3)
+        return (each + math.lgamma(size) + (size - 1) * math.log(temperature)).sum(dim=2)
+
 
 class IndependentCategoricals(PlainDistribution):
     """A softmax for each variable."""

@@ -52,7 +52,7 @@ def cases(*among: Space) -> list[Any]:
 
 
 RIGHT_IN_EXPECTATION = {"exact", "unbiased", "scaled"}
-"""test_relaxations.py has the others, where they are exact."""
+"""The others have tests of their own, of what they are exact for."""
 
 CASES = cases(CATEGORICAL, SEVERAL, BITS)
 ACROSS_ROWS = {"sfe-shrunk"}

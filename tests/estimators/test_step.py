@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from estimators import Bits, Categoricals, expected_cost, make, step
 from estimators.base import Estimate, Estimator, Evaluated, Proposal
 from estimators.sampled.multi_sample import VIMCO
+from estimators.sampled.other_assignments import LeaveOneOut
 from estimators.sampled.score_function import NVIL
 from estimators.sampler import Sampler
 from estimators.shapes import ShapeError
@@ -35,13 +36,13 @@ def test_q_has_its_part_of_costs_that_weigh_unequally(
     """With the weights of a bound on several samples; contract tests see any other."""
     problem, estimator = Problem.random(BITS), VIMCO.make(BITS, samples=2).double()
     check_expectation(estimator, problem, network)
-    real = step._log_q
+    real = step._with_log_q
 
-    def other(*given: Any) -> Tensor:
-        log_q = real(*given)
-        return log_q.detach() + share * (log_q - log_q.detach())
+    def other(*given: Any) -> tuple[Evaluated, Tensor]:
+        evaluated, log_q = real(*given)
+        return evaluated, log_q.detach() + share * (log_q - log_q.detach())
 
-    monkeypatch.setattr(step, "_log_q", other)
+    monkeypatch.setattr(step, "_with_log_q", other)
     with pytest.raises(AssertionError):
         check_expectation(estimator, problem, network)
 
@@ -81,6 +82,45 @@ def check_own_loss(estimator: Estimator, at_once: int | None) -> None:
     bare.load_state_dict(estimator.state_dict())
     torch.testing.assert_close(encoder, gradients(bare)[0])
     assert all(gradient is not None for gradient in own)
+
+
+class TwiceTheEntropy(NVIL):
+    """Something else stands for the entropy, which is scaled with the rest."""
+
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        return replace(super().combine(q, proposal, evaluated), entropy=2 * q.entropy())
+
+
+def test_what_stands_for_the_entropy_is_in_gradient_and_objective() -> None:
+    scores = Problem.random(BITS).scores.expand(4, -1)
+    found = []
+    for kind, weight in ((NVIL, 0.6), (TwiceTheEntropy, 0.3)):
+        torch.manual_seed(0)
+        estimator, leaf = kind.make(BITS, features=1).double(), scores.clone().requires_grad_()
+        estimator.variance.update(torch.tensor(9.0).double())
+        taken = take_step(
+            estimator, leaf, scores[:, :1], lambda context, z, row: z.sum(dim=1), (),
+            Sampler(torch.Generator().manual_seed(0)), entropy_weight=weight, scale=0.25,
+        )  # fmt: skip
+        taken.loss.backward()
+        assert leaf.grad is not None
+        found.append((leaf.grad, taken.objective))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+class Twofold(LeaveOneOut):
+    """Gives an entropy, whatever the costs have in them."""
+
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        return replace(super().combine(q, proposal, evaluated), entropy=q.entropy())
+
+
+def test_an_entropy_beside_log_q_in_the_costs_is_refused() -> None:
+    scores = torch.zeros(3, 2, requires_grad=True)
+    expected_cost(Twofold.make(Bits(2)), scores, lambda z, row: z.sum(dim=1))
+    with pytest.raises(ShapeError, match="gives an entropy, and asks for log q in the costs"):
+        expected_cost(Twofold.make(Bits(2), entropy="sampled"), scores, lambda z, row: z.sum(dim=1))
 
 
 @pytest.mark.parametrize("at_once", [None, 8])
@@ -200,7 +240,10 @@ def test_mistakes_are_told_in_a_line() -> None:
         assert str(error.value) == said
 
 
-@pytest.mark.parametrize("name", ["sfe", "rloo", "sparsemax", "gumbel", "sum-and-sample"])
+@pytest.mark.parametrize(
+    "name",
+    ["sfe", "rloo", "sparsemax", "gumbel", "sum-and-sample", "st", "reinmax", "gapped-st", "daps"],
+)
 def test_two_categories_are_a_bit(name: str) -> None:
     """The same expected gradient for the log-odds, through enumeration or from the same noise."""
     bits, pairs = Problem.random(Bits(3), 1), Problem.random(Categoricals(3, 2), 2)

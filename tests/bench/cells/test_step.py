@@ -138,6 +138,7 @@ class Misshapen(ScoreFunction):
         ("propose decoder_weight", "(6, 2), not (6,)"),
         ("combine objective", "(6, 2), not (6,)"),
         ("combine surrogate", "(6, 2), not (6,)"),
+        ("combine entropy", "(6, 2), not (6,)"),
         ("combine decoder_weight", "(6, 2), not (6,)"),
         ("combine own_loss", "(6, 2), not ()"),
     ],
@@ -165,6 +166,11 @@ def test_a_tensor_of_a_wrong_shape_is_refused_with_who_gave_it(
             "combine",
             lambda right: changed(right, surrogate=right.surrogate.detach()),
             "a surrogate without a gradient",
+        ),
+        (
+            "combine",
+            lambda right: changed(right, entropy=right.objective),
+            "an entropy without a gradient",
         ),
         ("combine", lambda right: changed(right, diagnostics={"b": 0.5}), "b that is no tensor"),
         (

@@ -7,7 +7,7 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor
 
-from estimators.relaxed.gumbel import GumbelSoftmax, StraightThroughGumbel
+from estimators.relaxed.gumbel import GumbelRao, GumbelSoftmax, StraightThroughGumbel
 from estimators.sampler import Sampler
 from estimators.spaces import Bits, Categoricals, Space
 from tests.estimators.contract import (
@@ -132,8 +132,9 @@ def check_straight_through(estimator: type[StraightThroughGumbel], space: Space)
 
 
 @pytest.mark.parametrize("space", [CATEGORICAL, BITS], ids=repr)
-def test_straight_through_samples_q(space: Space) -> None:
-    check_straight_through(StraightThroughGumbel, space)
+@pytest.mark.parametrize("kind", [StraightThroughGumbel, GumbelRao])
+def test_straight_through_samples_q(kind: type[StraightThroughGumbel], space: Space) -> None:
+    check_straight_through(kind, space)
 
 
 def test_temperature_falls_in_steps_to_its_minimum() -> None:
