@@ -28,10 +28,10 @@ class Concrete(GumbelSoftmax):
 
     name = "concrete"
     citation = "Maddison et al. 2017"
-    knobs = (*GumbelSoftmax.knobs, Knob("prior_temperature", (0.5, 1.0, 2.0)))
+    knobs = (*GumbelSoftmax.knobs, Knob("prior_temperature", (0.2, 0.5, 1.0)))
 
     class Settings(GumbelSoftmax.Settings, frozen=True):
-        prior_temperature: Annotated[float | None, Range(0.5, 3, log=True)] = Field(
+        prior_temperature: Annotated[float | None, Range(0.1, 3, log=True)] = Field(
             None, gt=0, description="of the relaxed uniform prior; by default that of the sample"
         )
 
