@@ -102,7 +102,7 @@ class GumbelSoftmax(Estimator):
             diagnostics={"temperature": evaluated.costs.new_tensor(self.temperature)},
         )
 
-    def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
+    def update(self, proposal: Proposal, evaluated: Evaluated, estimate: Estimate) -> None:
         self.step += 1
 
 

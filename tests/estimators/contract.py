@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.cells.step import CountedCost, latent_loss
-from estimators.base import Estimator, Evaluated, ExactFor
+from estimators.base import Estimator, Evaluated, ExactFor, Proposal
 from estimators.sampler import Sampler
 from estimators.shapes import check_proposal as check_shapes
 from estimators.spaces import Bits, Categoricals, Space
@@ -162,7 +162,7 @@ def run(
     assert result.update is not None
     with torch.no_grad():
         q = estimator.distribution(scores)
-        estimate = estimator.combine(q, *result.update)
+        estimate = estimator.combine(q, *result.update[:2])
     zero = torch.zeros_like
     return Gradients(
         estimate.objective,
@@ -271,11 +271,21 @@ def warmed_up(estimator: Estimator, problem: Problem, f: CostFunction) -> Estima
         features = torch.zeros(32, FEATURES, dtype=torch.float64)
         with torch.no_grad():
             proposal = estimator.propose(q, features, sampler)
-            theta = problem.theta.expand(len(proposal.row), -1)
-            slopes = torch.zeros(len(proposal.row), *problem.space.point_shape)
-            costs = f(problem.point(proposal.z), theta)
-            estimator.update(proposal, Evaluated(costs, slopes.double()))
+            evaluated = costs_and_slopes(proposal, problem, f)
+            estimator.update(proposal, evaluated, estimator.combine(q, proposal, evaluated))
     return estimator
+
+
+def costs_and_slopes(proposal: Proposal, problem: Problem, f: CostFunction) -> Evaluated:
+    """What a step finds for a proposal."""
+    with torch.enable_grad():
+        point = problem.point(proposal.z).detach().requires_grad_()
+        costs = f(point, problem.theta.expand(len(point), -1))
+        (slopes,) = torch.autograd.grad(costs.sum(), point)
+    slopes = slopes.view(-1, *problem.space.point_shape)
+    if not isinstance(proposal.slopes, bool):
+        slopes = slopes[proposal.slopes]
+    return Evaluated(costs.detach(), None if proposal.slopes is False else slopes)
 
 
 def check_expectation(estimator: Estimator, problem: Problem, f: CostFunction) -> None:

@@ -174,7 +174,8 @@ class ImpureCombine(MovingAverageBaseline):
     """The average moves before the estimate is used."""
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
-        self.update(proposal, evaluated)
+        estimate = super().combine(q, proposal, evaluated)
+        self.update(proposal, evaluated, estimate)
         return super().combine(q, proposal, evaluated)
 
 

@@ -82,7 +82,7 @@ def test_weights_may_depend_on_the_costs() -> None:
     sampler = Sampler(torch.Generator().manual_seed(0))
     result = latent_loss(task, LateWeights.make(task.space), counted, encoding, sampler, 1.0)
     assert result.update is not None
-    loss, (proposal, evaluated) = result.loss, result.update
+    loss, (proposal, evaluated, _) = result.loss, result.update
     weight = task.decoder[-1].weight  # type: ignore[index]
     (found,) = torch.autograd.grad(loss, weight, retain_graph=True)
     again = task.cost(encoding.context, proposal.z, proposal.row)
@@ -342,7 +342,7 @@ def test_own_loss_alone_trains_the_baseline_and_nothing_else() -> None:
         result = latent_loss(task, estimator, CountedCost(task), encoding, sampler, 1.0)
         assert result.update is not None
         q = estimator.distribution(encoding.scores)
-        own = estimator.combine(q, *result.update).own_loss
+        own = estimator.combine(q, *result.update[:2]).own_loss
         assert (own is not None) == (len(parameters) > 0), name
         if own is not None:
             wanted = torch.autograd.grad(own, parameters, retain_graph=True)
