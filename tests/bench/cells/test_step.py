@@ -353,7 +353,10 @@ def test_own_loss_alone_trains_the_baseline_and_nothing_else() -> None:
 
 def test_slopes_and_oracle_calls_are_counted() -> None:
     """For training alone: an evaluation asks for modes, and is no part of it."""
-    for name, slopes, oracle in (("st-gumbel", 8, 8), ("gumbel", 8, 0), ("sfe-selfcritic", 0, 8)):
+    for name, slopes, oracle in (
+        ("st-gumbel", 8, 8), ("gumbel", 8, 0), ("sfe-selfcritic", 0, 8),
+        ("imle", 8, 16), ("perturbed", 8, 8 * 8), ("spigot", 8, 8),
+    ):  # fmt: skip
         task = make_task("ssvae")
         estimator = all_estimators()[name].make(task.space, features=task.features).double()
         counted, batch = CountedCost(task), task.training_batch(0, Streams(0))
