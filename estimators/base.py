@@ -195,5 +195,5 @@ class Estimator(nn.Module, ABC):
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         """The estimate from the costs and slopes of the proposal. Changes no state."""
 
-    def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
-        """Move the state on by a step, after its estimate has been used."""
+    def update(self, proposal: Proposal, evaluated: Evaluated, estimate: Estimate) -> None:
+        """Move the state on by a step, after its estimate, what `combine` gave, has been used."""

@@ -27,10 +27,10 @@ class Step(NamedTuple):
     """Detached: the estimated objective, of which `loss` has the gradient."""
     proposal: Proposal
     evaluated: Evaluated
-    """What the estimator's `update` takes after the step."""
+    estimate: Estimate
+    """The three that the estimator's `update` takes after the step."""
     beside: Float[Tensor, " M"]
     """Detached: costs of what went through the decoder beside the proposal."""
-    estimate: Estimate
 
 
 def take_step(
@@ -99,7 +99,7 @@ def take_step(
         loss = loss.add(estimate.surrogate.sum(), alpha=scale)
     if estimate.own_loss is not None:
         loss = loss + _confined(estimate.own_loss, estimator, now=at_once is not None)
-    return Step(loss, scale * objective, proposal, evaluated, others.detach(), estimate)
+    return Step(loss, scale * objective, proposal, evaluated, estimate, others.detach())
 
 
 def _with_log_q(
@@ -232,5 +232,5 @@ def expected_cost(
         return step.objective
     if estimator.training:
         with torch.no_grad():
-            estimator.update(step.proposal, step.evaluated)
+            estimator.update(step.proposal, step.evaluated, step.estimate)
     return step.loss + (step.objective - step.loss).detach()

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from estimators.base import Estimator, Evaluated, Proposal
+from estimators.base import Estimate, Estimator, Evaluated, Proposal
 from estimators.decoder import Wanted, run
 from estimators.sampler import Sampler
 from estimators.shapes import check_costs
@@ -73,7 +73,7 @@ class StepResult(NamedTuple):
     """Scalar, detached: the estimated training loss, of which `loss` has the gradient."""
     rows: int
     """Rows whose latent variable was proposed for."""
-    update: tuple[Proposal, Evaluated] | None
+    update: tuple[Proposal, Evaluated, Estimate] | None
     """What the estimator's `update` takes after the step."""
     diagnostics: dict[str, Tensor]
     """What the estimator has to say of itself: scalars by name."""
@@ -164,7 +164,7 @@ def latent_loss(
         loss=step.loss,
         objective=step.objective + _mean(step.beside),
         rows=len(scores),
-        update=(step.proposal, step.evaluated),
+        update=(step.proposal, step.evaluated, step.estimate),
         diagnostics=step.estimate.diagnostics,
         scale=step.estimate.scale,
     )

@@ -83,7 +83,7 @@ class GumbelSoftmax(Pathwise):
         at = {"temperature": evaluated.costs.new_tensor(self.temperature)}
         return replace(super().combine(q, proposal, evaluated), diagnostics=at)
 
-    def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
+    def update(self, proposal: Proposal, evaluated: Evaluated, estimate: Estimate) -> None:
         self.step += 1
 
 

@@ -94,7 +94,7 @@ class MovingAverageBaseline(ScoreFunction):
     def baseline(self, features: Float[Tensor, "B F"]) -> Float[Tensor, " B"]:
         return self.average.value.expand(len(features))
 
-    def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
+    def update(self, proposal: Proposal, evaluated: Evaluated, estimate: Estimate) -> None:
         self.average.update(evaluated.costs.mean())
 
 
@@ -179,7 +179,7 @@ class NVIL(TrainedBaseline):
     def scale(self) -> Float[Tensor, ""]:
         return 1 / self.variance.value.sqrt().clamp(min=1)
 
-    def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
+    def update(self, proposal: Proposal, evaluated: Evaluated, estimate: Estimate) -> None:
         b = proposal.extras["baseline"].detach() - self.centre.value
         residual = evaluated.costs.view(-1, self.settings.samples) - b
         self.centre.update(residual.mean())

@@ -96,7 +96,7 @@ class SumAndSample(Sampling):
         surrogate = (signal * q.log_prob(proposal.extras["z"])).sum(dim=1)
         return Estimate((weight * f).sum(dim=1), surrogate)
 
-    def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
+    def update(self, proposal: Proposal, evaluated: Evaluated, estimate: Estimate) -> None:
         weight = proposal.decoder_weight
         assert weight is not None
         self.average.update((weight * evaluated.costs).sum() / weight.sum())

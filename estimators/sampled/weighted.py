@@ -75,12 +75,6 @@ class DAPS(Estimator):
     def log_q_in_costs(self) -> bool:
         return True
 
-    def weights(self, evaluated: Evaluated) -> Float[Tensor, "B K"]:
-        """w."""
-        costs = evaluated.costs.view(-1, self.settings.samples)
-        better = costs.amin(dim=1, keepdim=True) - costs
-        return (better / self.log_temperature.exp()).softmax(dim=1)
-
     def propose(
         self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
     ) -> Proposal:
@@ -90,7 +84,8 @@ class DAPS(Estimator):
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         costs = evaluated.costs.view(-1, self.settings.samples)
-        weights, temperature = self.weights(evaluated), self.log_temperature.exp()
+        temperature = self.log_temperature.exp()
+        weights = ((costs.amin(dim=1, keepdim=True) - costs) / temperature).softmax(dim=1)
         signal = temperature * (1 / self.settings.samples - weights)
         return Estimate(
             objective=costs.mean(dim=1),
@@ -98,8 +93,8 @@ class DAPS(Estimator):
             diagnostics={"temperature": temperature, "effective": effective_share(weights)},
         )
 
-    def update(self, proposal: Proposal, evaluated: Evaluated) -> None:
-        missing = self.settings.effective - effective_share(self.weights(evaluated))
+    def update(self, proposal: Proposal, evaluated: Evaluated, estimate: Estimate) -> None:
+        missing = self.settings.effective - estimate.diagnostics["effective"]
         self.log_temperature.add_(self.settings.rate * missing).clamp_(min=LOWEST)
 
 

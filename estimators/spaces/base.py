@@ -99,6 +99,19 @@ class Space(ABC):
     ) -> Float[Tensor, "B {samples} *scores"]:
         """Noise for the scores: the best assignment of their sum is a sample of the plain q."""
 
+    @abstractmethod
+    def noise_slope(self, noise: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """−∂ log p / ∂noise, of the density p of `noise`."""
+
+    @abstractmethod
+    def nearest(self, target: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The projections of vectors (*batch, *point) on the hull of all points."""
+
+    @abstractmethod
+    def centred(self, scores: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The projections of scores on the span of the differences of points: what is left is all
+        that q depends on."""
+
 
 class Factorised(Space):
     """A space of independent variables: q is a product, and marginals say all of it."""

@@ -61,6 +61,15 @@ class Bits(Factorised):
         """Standard logistic."""
         return sampler.logistic(like, samples)
 
+    def noise_slope(self, noise: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return (noise / 2).tanh()
+
+    def nearest(self, target: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return target.clamp(0, 1)
+
+    def centred(self, scores: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return scores
+
     def topk_sparsemax(
         self, scores: Float[Tensor, "B D"], k: int
     ) -> tuple[Float[Tensor, "B {k} D"], Float[Tensor, "B {k}"]]:

@@ -87,6 +87,15 @@ class Categoricals(Factorised):
         """Standard Gumbel."""
         return sampler.gumbel(like, samples)
 
+    def noise_slope(self, noise: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return -(-noise).expm1()
+
+    def nearest(self, target: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return sparsemax(target)
+
+    def centred(self, scores: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return scores - scores.mean(dim=-1, keepdim=True)
+
     def topk_sparsemax(
         self, scores: Float[Tensor, "B V C"], k: int
     ) -> tuple[Int[Tensor, "B {k} V"], Float[Tensor, "B {k}"]]:

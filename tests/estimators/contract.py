@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from bench.cells.step import CountedCost, latent_loss
-from estimators.base import Estimator, Evaluated, ExactFor
+from estimators.base import Estimator, Evaluated, ExactFor, Proposal
 from estimators.sampler import Sampler
 from estimators.shapes import check_proposal as check_shapes
 from estimators.spaces import Bits, Categoricals, Space
 from tasks.base import Encoding
-from tests.estimators.every_outcome import EveryOutcome
+from tests.estimators.every_outcome import EveryOutcome, SameForEveryRow
 
 FEATURES = 3
 WIDTH = 4
@@ -162,7 +162,7 @@ def run(
     assert result.update is not None
     with torch.no_grad():
         q = estimator.distribution(scores)
-        estimate = estimator.combine(q, *result.update)
+        estimate = estimator.combine(q, *result.update[:2])
     zero = torch.zeros_like
     return Gradients(
         estimate.objective,
@@ -271,11 +271,21 @@ def warmed_up(estimator: Estimator, problem: Problem, f: CostFunction) -> Estima
         features = torch.zeros(32, FEATURES, dtype=torch.float64)
         with torch.no_grad():
             proposal = estimator.propose(q, features, sampler)
-            theta = problem.theta.expand(len(proposal.row), -1)
-            slopes = torch.zeros(len(proposal.row), *problem.space.point_shape)
-            costs = f(problem.point(proposal.z), theta)
-            estimator.update(proposal, Evaluated(costs, slopes.double()))
+            evaluated = costs_and_slopes(proposal, problem, f)
+            estimator.update(proposal, evaluated, estimator.combine(q, proposal, evaluated))
     return estimator
+
+
+def costs_and_slopes(proposal: Proposal, problem: Problem, f: CostFunction) -> Evaluated:
+    """What a step finds for a proposal."""
+    with torch.enable_grad():
+        point = problem.point(proposal.z).detach().requires_grad_()
+        costs = f(point, problem.theta.expand(len(point), -1))
+        (slopes,) = torch.autograd.grad(costs.sum(), point)
+    slopes = slopes.view(-1, *problem.space.point_shape)
+    if not isinstance(proposal.slopes, bool):
+        slopes = slopes[proposal.slopes]
+    return Evaluated(costs.detach(), None if proposal.slopes is False else slopes)
 
 
 def check_expectation(estimator: Estimator, problem: Problem, f: CostFunction) -> None:
@@ -303,15 +313,15 @@ def check_joint_expectation(
 
 def check_exact_for(estimator: Estimator, space: Space) -> None:
     """The expected estimate is exact for the class of costs that it names, if it names one."""
-    costs: dict[ExactFor | None, list[CostFunction]] = {
-        None: [],
-        "linear": [linear],
-        "multilinear": [linear, multilinear(space)],
-        "quadratic": [linear, quadratic],
-    }
-    for f in costs[estimator.exact_for]:
+    for f in costs_of(estimator.exact_for, space):
         for seed in range(3):
             check_expectation(estimator, Problem.random(space, seed), f)
+
+
+def costs_of(kind: ExactFor | None, space: Space) -> list[CostFunction]:
+    """Some of a class."""
+    others = {"linear": [], "multilinear": [multilinear(space)], "quadratic": [quadratic]}
+    return [] if kind is None else [linear, *others[kind]]
 
 
 def _check_close(estimator: Estimator, found: Gradients, wanted: Gradients) -> None:
@@ -321,6 +331,19 @@ def _check_close(estimator: Estimator, found: Gradients, wanted: Gradients) -> N
     torch.testing.assert_close(found.value, wanted.value, **close)
     torch.testing.assert_close(found.theta, wanted.theta, **close)
     torch.testing.assert_close(found.scores / found.scale, wanted.scores, **close)
+
+
+def check_any_batch(estimator: Estimator, problem: Problem, f: CostFunction) -> None:
+    """A row is estimated alike in a batch of one and in one with copies of it, which know nothing
+    more: nothing depends on how many rows there are."""
+    warmed_up(estimator, problem, f)
+    alone, among = (
+        run(estimator, problem, f, SameForEveryRow(torch.Generator().manual_seed(6)), rows)
+        for rows in (1, 5)
+    )
+    for name in ("value", "scores", "theta"):
+        wanted: Tensor = getattr(alone, name)
+        torch.testing.assert_close(getattr(among, name), wanted.expand(5, *wanted.shape[1:]))
 
 
 def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> None:

@@ -1,4 +1,4 @@
-"""A sampler whose noise is enumerated."""
+"""Samplers whose draws are known: one that enumerates them, and one that repeats them."""
 
 import math
 
@@ -72,3 +72,20 @@ class EveryOutcome(Sampler):
         pytest.skip("this noise can't be enumerated: see test_mean_of_many_draws_is_exact")
 
     logistic = gumbel
+
+
+class SameForEveryRow(Sampler):
+    """A sampler that draws for the first row, and deals the same to all."""
+
+    def categorical(self, probabilities: Tensor, samples: int) -> Tensor:
+        return _repeated(super().categorical(probabilities[:1], samples), probabilities)
+
+    def bernoulli(self, probabilities: Tensor, samples: int) -> Tensor:
+        return _repeated(super().bernoulli(probabilities[:1], samples), probabilities)
+
+    def _exponential(self, like: Tensor, samples: int) -> Tensor:
+        return _repeated(super()._exponential(like[:1], samples), like)
+
+
+def _repeated(drawn: Tensor, like: Tensor) -> Tensor:
+    return drawn.expand(len(like), *drawn.shape[1:]).clone()

@@ -9,6 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from estimators.base import Bias, Estimate, Estimator, Evaluated, Proposal
+from estimators.oracles.differences import IMLE, Blackbox
+from estimators.oracles.projected import Spigot
+from estimators.oracles.through import ThroughOracle
+from estimators.registry import all_estimators
 from estimators.relaxed.gumbel import StraightThroughGumbel
 from estimators.sampled.other_assignments import LeaveOneOut, SelfCritic
 from estimators.sampled.score_function import NVIL, MovingAverageBaseline, ScoreFunction
@@ -24,13 +28,14 @@ from tests.estimators.contract import (
     FEW_CATEGORIES,
     SEVERAL,
     Problem,
+    check_any_batch,
     check_expectation,
     check_joint_expectation,
     check_proposal,
     steep,
     two_rows,
 )
-from tests.estimators.relaxed.test_relaxations import check_straight_through
+from tests.estimators.relaxed.test_relaxations import check_samples
 
 
 class LeakingSelfCritic(SelfCritic):
@@ -174,7 +179,8 @@ class ImpureCombine(MovingAverageBaseline):
     """The average moves before the estimate is used."""
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
-        self.update(proposal, evaluated)
+        estimate = super().combine(q, proposal, evaluated)
+        self.update(proposal, evaluated, estimate)
         return super().combine(q, proposal, evaluated)
 
 
@@ -277,6 +283,26 @@ class ThresholdsTheScores(StraightThroughGumbel):
 
 @pytest.mark.parametrize("space", [BITS, CATEGORICAL], ids=repr)
 def test_straight_through_on_the_scores_is_caught(space: Space) -> None:
-    check_straight_through(StraightThroughGumbel, space)
+    check_samples(StraightThroughGumbel.make(space))
     with pytest.raises(AssertionError):
-        check_straight_through(ThresholdsTheScores, space)
+        check_samples(ThresholdsTheScores.make(space))
+
+
+class StepOfTheBatch(ThroughOracle):
+    """The step is as many times the setting as the batch has rows."""
+
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        step = self.settings.step * len(q.scores)  # type: ignore[attr-defined]
+        other = all_estimators()[self.name].make(self.space, step=step)
+        return other.combine(q, proposal, evaluated)
+
+
+@pytest.mark.parametrize("space", [BITS, CATEGORICAL], ids=repr)
+@pytest.mark.parametrize("estimator", [IMLE, Blackbox, Spigot])
+def test_a_step_that_depends_on_the_size_of_the_batch_is_caught(
+    estimator: type[Estimator], space: Space
+) -> None:
+    mutant = type("Mutant", (StepOfTheBatch, estimator), {})
+    check_any_batch(estimator.make(space, step=0.5), Problem.random(space), steep)
+    with pytest.raises(AssertionError, match="not close"):
+        check_any_batch(mutant.make(space, step=0.5), Problem.random(space), steep)

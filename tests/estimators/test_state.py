@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from estimators.base import Estimator, Evaluated, Proposal
+from estimators.base import Estimate, Estimator, Evaluated, Proposal
+from estimators.oracles.differences import AdaptiveIMLE
 from estimators.relaxed.gumbel import GumbelSoftmax, StraightThroughGumbel
 from estimators.sampled.other_assignments import LeaveOneOut, SecondSample, SelfCritic
 from estimators.sampled.score_function import (
@@ -41,6 +42,17 @@ def propose(estimator: Estimator, features: Tensor = NO_FEATURES) -> Proposal:
     return estimator.propose(q, features, Sampler(torch.Generator().manual_seed(0)))
 
 
+def take_step(estimator: Estimator, costs: list[float], features: Tensor = NO_FEATURES) -> Estimate:
+    """Move the state on by a step with these costs, which have no slopes; what was estimated."""
+    proposal = propose(estimator, features)
+    slopes = torch.zeros_like(proposal.z) if estimator.takes_slopes else None
+    evaluated = Evaluated(numbers(costs), slopes)
+    with torch.no_grad():
+        estimate = estimator.combine(estimator.distribution(SCORES), proposal, evaluated)
+        estimator.update(proposal, evaluated, estimate)
+    return estimate
+
+
 def check_baseline(estimator: Estimator, baseline: Tensor, features: Tensor = NO_FEATURES) -> None:
     """Costs that are the row's baseline, (B, 1), leave nothing to learn from; others do."""
     q, proposal = estimator.distribution(SCORES), propose(estimator, features)
@@ -63,9 +75,36 @@ def test_the_temperature_falls_with_the_steps(estimator: type[GumbelSoftmax]) ->
     seen = []
     for _ in range(6):
         seen.append(instance.temperature)
-        instance.update(propose(instance), given([1.0, 2.0]))
+        take_step(instance, [1.0, 2.0])
     once, twice = 2 * math.exp(-0.6), 2 * math.exp(-1.2)
     assert seen == pytest.approx([2, 2, once, once, twice, twice])
+
+
+def moved(coordinates: float) -> Estimate:
+    """An estimate for which points changed in so many."""
+    nothing = numbers([0.0, 0.0])
+    return Estimate(nothing, nothing, diagnostics={"changed": numbers(coordinates)})
+
+
+def test_the_step_of_aimle_grows_while_too_little_changes() -> None:
+    """An average from 1 on, of which half is kept: 1.5, 0.75, 1.375, 0.6875, 0.34375; the fewest
+    that are enough are 1."""
+    estimator = AdaptiveIMLE.make(SPACE, start=0.25, change=0.2, changed=1.0, decay=0.5).double()
+    seen = [float(estimator.beta)]
+    for changed in (2.0, 0.0, 2.0, 0.0, 0.0):
+        estimator.update(propose(estimator), given([0.0, 0.0]), moved(changed))
+        seen.append(float(estimator.beta))
+    assert seen == pytest.approx([0.25, 0.05, 0.25, 0.05, 0.25, 0.45])
+
+
+def test_the_step_of_aimle_is_never_negative_and_grows_from_nothing() -> None:
+    estimator = AdaptiveIMLE.make(SPACE, start=0.05, change=0.1).double()
+    estimator.update(propose(estimator), given([0.0, 0.0]), moved(9.0))
+    assert estimator.beta == 0
+    estimator.average.fill_(0.2)
+    seen = [take_step(estimator, [1.0, 2.0]) for _ in range(3)]
+    assert float(estimator.beta) == pytest.approx(0.3)
+    assert all(estimate.diagnostics["changed"] == 0 for estimate in seen)  # of no slopes
 
 
 def test_a_moving_average_follows_the_mean_cost() -> None:
@@ -75,7 +114,7 @@ def test_a_moving_average_follows_the_mean_cost() -> None:
     batches = [[1.0, 2.0, 2.0, 3.0], [9.0, 4.0, 6.0, 1.0], [-4.0, 3.0, -3.0, 0.0]]
     averages = [2, (0.5 * 2 + 5) / 1.5, (0.25 * 2 + 0.5 * 5 - 1) / 1.75]
     for costs, average in zip(batches, averages, strict=True):
-        estimator.update(propose(estimator), given(costs))
+        take_step(estimator, costs)
         check_baseline(estimator, numbers(average))
 
 
@@ -91,7 +130,7 @@ def test_sum_and_sample_follows_the_estimated_cost() -> None:
         (0.25 * means[0] + 0.5 * means[1] + means[2]) / 1.75,
     ]
     for costs, average in zip(batches, averages, strict=True):
-        estimator.update(propose(estimator), given(costs))
+        take_step(estimator, costs)
         check_baseline(estimator, numbers(average))
 
 
@@ -110,7 +149,7 @@ def test_nvil_follows_mean_and_variance_of_what_its_network_leaves() -> None:
     x = numbers([[0.5], [-3.0]])
     check_baseline(estimator, x, x)
     for (inputs, costs), centre, variance in zip(batches, centres, variances, strict=True):
-        estimator.update(propose(estimator, numbers(inputs)[:, None]), given(costs))
+        take_step(estimator, costs, numbers(inputs)[:, None])
         check_baseline(estimator, x + centre, x)
         assert float(estimator.scale()) == pytest.approx(1 / math.sqrt(variance))
 
@@ -118,7 +157,7 @@ def test_nvil_follows_mean_and_variance_of_what_its_network_leaves() -> None:
 def test_nvil_divides_by_one_at_least() -> None:
     estimator = NVIL.make(SPACE, features=1).double()
     assert estimator.scale() == 1
-    estimator.update(propose(estimator), given([-0.5, 0.5]))
+    take_step(estimator, [-0.5, 0.5])
     assert estimator.scale() == 1
 
 

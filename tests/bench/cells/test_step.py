@@ -82,7 +82,7 @@ def test_weights_may_depend_on_the_costs() -> None:
     sampler = Sampler(torch.Generator().manual_seed(0))
     result = latent_loss(task, LateWeights.make(task.space), counted, encoding, sampler, 1.0)
     assert result.update is not None
-    loss, (proposal, evaluated) = result.loss, result.update
+    loss, (proposal, evaluated, _) = result.loss, result.update
     weight = task.decoder[-1].weight  # type: ignore[index]
     (found,) = torch.autograd.grad(loss, weight, retain_graph=True)
     again = task.cost(encoding.context, proposal.z, proposal.row)
@@ -348,7 +348,7 @@ def test_own_loss_alone_trains_the_baseline_and_nothing_else() -> None:
         result = latent_loss(task, estimator, CountedCost(task), encoding, sampler, 1.0)
         assert result.update is not None
         q = estimator.distribution(encoding.scores)
-        own = estimator.combine(q, *result.update).own_loss
+        own = estimator.combine(q, *result.update[:2]).own_loss
         assert (own is not None) == (len(parameters) > 0), name
         if own is not None:
             wanted = torch.autograd.grad(own, parameters, retain_graph=True)
@@ -359,7 +359,10 @@ def test_own_loss_alone_trains_the_baseline_and_nothing_else() -> None:
 
 def test_slopes_and_oracle_calls_are_counted() -> None:
     """For training alone: an evaluation asks for modes, and is no part of it."""
-    for name, slopes, oracle in (("st-gumbel", 8, 8), ("gumbel", 8, 0), ("sfe-selfcritic", 0, 8)):
+    for name, slopes, oracle in (
+        ("st-gumbel", 8, 8), ("gumbel", 8, 0), ("sfe-selfcritic", 0, 8),
+        ("imle", 8, 16), ("perturbed", 8, 8 * 8), ("spigot", 8, 8),
+    ):  # fmt: skip
         task = make_task("ssvae")
         estimator = all_estimators()[name].make(task.space, features=task.features).double()
         counted, batch = CountedCost(task), task.training_batch(0, Streams(0))

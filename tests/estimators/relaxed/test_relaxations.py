@@ -7,6 +7,7 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor
 
+from estimators.base import Estimator
 from estimators.relaxed.gumbel import GumbelRao, GumbelSoftmax, StraightThroughGumbel
 from estimators.sampler import Sampler
 from estimators.spaces import Bits, Categoricals, Space
@@ -117,14 +118,13 @@ def test_straight_through_scores_gradient(space: Space, f: CostFunction) -> None
     )
 
 
-def check_straight_through(estimator: type[StraightThroughGumbel], space: Space) -> None:
-    """Value and decoder gradient are unbiased: the vertices are samples of q."""
-    draws = 100_000
+def check_samples(estimator: Estimator) -> None:
+    """Value and decoder gradient are unbiased: the points are samples of q."""
+    draws, space = 100_000, estimator.space
     problem = Problem.random(space, seed=6)
-    instance = estimator.make(space, initial=TEMPERATURE)
     for f in COSTS:
-        wanted = exact(instance, problem, f)
-        found = run(instance, problem, f, Sampler(torch.Generator().manual_seed(8)), draws)
+        wanted = exact(estimator, problem, f)
+        found = run(estimator, problem, f, Sampler(torch.Generator().manual_seed(8)), draws)
         limit = stats.norm.isf(0.001 / (2 * len(COSTS) * (1 + space.size)))
         for drawn, target in ((found.value[:, None], wanted.value), (found.theta, wanted.theta)):
             error = (drawn.mean(dim=0) - target).abs()
@@ -134,7 +134,7 @@ def check_straight_through(estimator: type[StraightThroughGumbel], space: Space)
 @pytest.mark.parametrize("space", [CATEGORICAL, BITS], ids=repr)
 @pytest.mark.parametrize("kind", [StraightThroughGumbel, GumbelRao])
 def test_straight_through_samples_q(kind: type[StraightThroughGumbel], space: Space) -> None:
-    check_straight_through(kind, space)
+    check_samples(kind.make(space, initial=TEMPERATURE))
 
 
 def test_temperature_falls_in_steps_to_its_minimum() -> None:

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from estimators.base import Evaluated, Proposal
+from estimators.base import Evaluated
 from estimators.sampled.other_assignments import LeaveOneOut
 from estimators.sampled.weighted import DAPS, LOWEST, effective_share
 from estimators.sampler import Sampler
@@ -119,11 +119,20 @@ def test_costs_may_be_far_apart(scale: float) -> None:
     torch.testing.assert_close(signal, numbers([[-2 / 3, 1 / 3, 1 / 3]]))
 
 
+def step_of(estimator: DAPS, costs: Tensor) -> float:
+    """The share of samples that is effective in rows of costs, before the temperature moves."""
+    rows = costs.view(-1, estimator.settings.samples)
+    q = estimator.distribution(rows.new_zeros(len(rows), *estimator.space.scores_shape))
+    proposal = estimator.propose(q, rows.new_zeros(len(rows), 0), Sampler())
+    estimate = estimator.combine(q, proposal, Evaluated(costs))
+    estimator.update(proposal, Evaluated(costs), estimate)
+    return float(estimate.diagnostics["effective"])
+
+
 def test_equal_costs_have_no_gradient_at_any_temperature() -> None:
     estimator, costs = DAPS.make(FEW_BITS), torch.full((2, 4), 1e3)
-    nothing = Proposal(costs, torch.zeros(2, dtype=torch.int64), None)
     for _ in range(400):
-        estimator.update(nothing, Evaluated(costs.flatten()))
+        step_of(estimator, costs.flatten())
     assert estimator.log_temperature == LOWEST
     estimator.double()
     assert (signal_of(estimator, costs.double()) == 0).all()
@@ -138,9 +147,7 @@ def test_what_is_effective_is_the_inverse_sum_of_squares() -> None:
 def test_the_temperature_moves_by_what_is_missing() -> None:
     """Two weights in the ratio 3 : 1, of which 1.6 are effective."""
     estimator = DAPS.make(FEW_BITS, samples=2, effective=0.9, rate=0.5).double()
-    costs = Evaluated(numbers([0.0, math.log(3)]))
-    nothing = Proposal(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64), None)
-    estimator.update(nothing, costs)
+    assert step_of(estimator, numbers([0.0, math.log(3)])) == pytest.approx(0.8)
     assert float(estimator.log_temperature) == pytest.approx(0.5 * (0.9 - 0.8))
 
 
@@ -149,12 +156,10 @@ def test_the_temperature_moves_by_what_is_missing() -> None:
 def test_the_target_is_met(target: float, scale: float) -> None:
     estimator = DAPS.make(FEW_BITS, effective=target).double()
     generator = torch.Generator().manual_seed(0)
-    nothing = Proposal(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64), None)
-    shares = []
-    for _ in range(300):
-        costs = scale * torch.randn(32 * 4, generator=generator, dtype=torch.float64)
-        shares.append(float(effective_share(estimator.weights(Evaluated(costs)))))
-        estimator.update(nothing, Evaluated(costs))
+    shares = [
+        step_of(estimator, scale * torch.randn(32 * 4, generator=generator, dtype=torch.float64))
+        for _ in range(300)
+    ]
     assert sum(shares[150:]) / 150 == pytest.approx(target, abs=0.02)
 
 

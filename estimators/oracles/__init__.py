@@ -1,0 +1,1 @@
+"""Estimators whose gradient comes from the MAP oracle of the space and slopes."""
