@@ -75,7 +75,7 @@ def take_step(
     costs, slopes, term = run(cost, context, wanted, at_once)
     own, others = costs[:count], costs[count:]
     several = estimator.objective == "multi-sample"
-    log_q = _log_q(q, proposal, several) if estimator.log_q_in_costs else None
+    log_q = _log_q(estimator, q, proposal, several) if estimator.log_q_in_costs else None
     signal = own.detach() if log_q is None else own.detach() + entropy_weight * log_q.detach()
     evaluated = Evaluated(signal, slopes)
     estimate = estimator.combine(q, proposal, evaluated)
@@ -102,9 +102,13 @@ def take_step(
     return Step(loss, scale * objective, proposal, evaluated, others.detach(), estimate)
 
 
-def _log_q(q: Distribution, proposal: Proposal, graph: bool) -> Float[Tensor, " N"]:
+def _log_q(
+    estimator: Estimator, q: Distribution, proposal: Proposal, graph: bool
+) -> Float[Tensor, " N"]:
     """log q(z), with the scores' graph or without."""
-    z = proposal.z.unflatten(0, (len(q.scores), -1))
+    z = proposal.extras.get("z")
+    if z is None:  # not as many for each row: every assignment has a row of its own
+        z, q = proposal.z[:, None], estimator.distribution(q.scores[proposal.row])
     with torch.set_grad_enabled(graph):
         return q.log_prob(z).flatten()
 
