@@ -47,9 +47,13 @@ def test_numbers_have_not_changed_in_silence(profile: Profile, task: str) -> Non
 PINNED_ESTIMATORS = {
     ("bitvector", "arm"): 144.02921461343766,
     ("bitvector", "arms"): 142.7994750447273,
+    ("ssvae", "arsm"): 33.694260999679564,
     ("bitvector", "bitflip"): 143.1882615504265,
+    ("ssvae", "carms"): 33.6886711306572,
     ("bitvector", "dense"): 186.5963208885193,
     ("bitvector", "disarm"): 146.09520903778076,
+    ("ssvae", "disarm-iw"): 33.68559783935547,
+    ("ssvae", "disarm-tree"): 33.74138633012772,
     ("bitvector", "double-cv"): 144.38697417736054,
     ("bitvector", "gumbel"): 143.23900994682313,
     ("bitvector", "local-expectation"): 141.88649625372886,
