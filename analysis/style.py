@@ -39,6 +39,12 @@ FAMILIES: dict[str, dict[str, str]] = {
         "ugc": "#63b4bd",
         "local-expectation": "#a1d3d9",
     },
+    "coupled samples of categories": {
+        "arsm": "#2e1a5e",
+        "disarm-iw": "#4f3a93",
+        "disarm-tree": "#7a68bd",
+        "carms": "#a99ddb",
+    },
     "control variates": {
         "muprop": "#4d3800",
         "double-cv": "#735600",

@@ -77,7 +77,7 @@ def take_step(
     several = estimator.objective == "multi-sample"
     evaluated, log_q = Evaluated(own.detach(), slopes), None
     if estimator.log_q_in_costs:
-        evaluated, log_q = _with_log_q(evaluated, q, proposal, entropy_weight, several)
+        evaluated, log_q = _with_log_q(estimator, evaluated, q, proposal, entropy_weight, several)
     estimate = estimator.combine(q, proposal, evaluated)
     check_estimate(estimator, estimate, scores, count)
     if term is None:
@@ -103,11 +103,20 @@ def take_step(
 
 
 def _with_log_q(
-    evaluated: Evaluated, q: Distribution, proposal: Proposal, weight: float, graph: bool
+    estimator: Estimator,
+    evaluated: Evaluated,
+    q: Distribution,
+    proposal: Proposal,
+    weight: float,
+    graph: bool,
 ) -> tuple[Evaluated, Float[Tensor, " N"]]:
     """Costs f + λ log q(z), with their slopes, and log q(z), with the scores' graph or without."""
-    sloped = evaluated.slopes is not None
-    z = proposal.z.detach().unflatten(0, (len(q.scores), -1)).requires_grad_(sloped)
+    z, sloped = proposal.z.detach(), evaluated.slopes is not None
+    if "z" in proposal.extras:
+        z = z.unflatten(0, (len(q.scores), -1))
+    else:  # not as many for each row: every assignment has a row of its own
+        z, q = z[:, None], estimator.distribution(q.scores[proposal.row])
+    z.requires_grad_(sloped)
     with torch.set_grad_enabled(graph or sloped):
         log_q = q.log_prob(z).flatten()
     costs, slopes = evaluated.costs + weight * log_q.detach(), evaluated.slopes

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from typing import Annotated, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,19 +38,22 @@ def coupled_bits(
     their law, by inclusion and exclusion, and they are drawn in turn, each given how many before it
     have that value. Two never have it both: they are an antithetic pair.
     """
-    root = (-F.softplus(scores.double().abs()) / (size - 1)).exp()[..., None]
-    k = torch.arange(size + 1, device=scores.device)
-    # law[i][…, k]: of i + k given samples, the last k have the rarer value and no others.
-    law = [(k * root - (k - 1)).clamp(min=0) ** (size - 1)]
-    for _ in range(size):
-        law.append(law[-1][..., :-1] - law[-1][..., 1:])
-    rarer = root.new_zeros(len(scores), groups, size, scores.shape[1])
+    root = (-F.softplus(scores.double().abs()) / (size - 1)).exp()
+    k = torch.arange(size + 1, device=scores.device).view(-1, 1, 1)
+    # law[k]: of i + k given samples, the last k have the rarer value and no others.
+    law = (k * root - (k - 1)).clamp(min=0) ** (size - 1)
+    chance = root.new_empty(size, size, *root.shape)
+    for i in range(size):
+        before, after = law[:-1], law[1:]
+        chance[i, : size - i] = torch.where(before > 0, after / before, 0).clamp(0, 1)
+        law = before - after
+    chance = chance.flatten(0, 1)
+    rarer = root.new_empty(len(scores), groups, size, scores.shape[1])
+    place = torch.zeros_like(rarer[:, :, 0], dtype=torch.int64).transpose(0, 1)
     for n in range(size):
-        before = torch.stack([law[n - have][..., have] for have in range(n + 1)], dim=2)
-        after = torch.stack([law[n - have][..., have + 1] for have in range(n + 1)], dim=2)
-        chance = torch.where(before > 0, after / before, 0).clamp(0, 1)
-        p = chance[:, None].take_along_dim(rarer.sum(dim=2).long()[..., None], dim=3).flatten(1)
+        p = chance.gather(0, place).transpose(0, 1).flatten(1)
         rarer[:, :, n] = sampler.bernoulli(p, 1).view_as(rarer[:, :, n])
+        place = place + torch.where(rarer[:, :, n] > 0, 1, size).transpose(0, 1)
     return torch.where(scores[:, None, None] > 0, 1 - rarer, rarer).to(scores.dtype)
 
 
@@ -59,14 +62,25 @@ def alike(z: Float[Tensor, "B S D"]) -> Float[Tensor, "B S"]:
     return torch.full_like(z[..., 0], 1 / z.shape[1])
 
 
+def ratio(scores: Float[Tensor, "*batch"], size: int) -> Float[Tensor, "*batch"]:
+    """ρ = θ (1 − θ) / P(z_i = 1, z'_i = 0) of any two of n coupled samples.
+
+    It is (1 − m) / (1 − P(both) / m), where P(both) / m = max(2 − m^(−1 / (n − 1)), 0)^(n − 1) < ½
+    is that the other one has the rarer value too: max(θ, 1 − θ) of a pair.
+    """
+    against = scores.abs()
+    both = (2 - (F.softplus(against) / (size - 1)).exp()).clamp(min=0) ** (size - 1)
+    return against.sigmoid() / (1 - both)
+
+
 def along(gradient: Float[Tensor, "B D"], scores: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
     """A surrogate that has this gradient in the scores."""
     return (gradient.detach() * scores).sum(dim=1)
 
 
 def opposite(
-    scores: Float[Tensor, "B D"], pair: Float[Tensor, "B P 2 D"]
-) -> Float[Tensor, "B P D"]:
+    scores: Float[Tensor, "B *D"], pair: Float[Tensor, "B P 2 *D"]
+) -> Float[Tensor, "B P *D"]:
     """½ (z − z') max(θ, 1 − θ) of antithetic pairs: DisARM's factor of f(z) − f(z')."""
     return (pair[:, :, 0] - pair[:, :, 1]) * scores.abs().sigmoid()[:, None] / 2
 
@@ -90,16 +104,16 @@ class Pairs(Sampling):
 
     @abstractmethod
     def direction(
-        self, q: Distribution, proposal: Proposal, z: Float[Tensor, "B P 2 D"]
-    ) -> Float[Tensor, "B P D"]:
+        self, q: Distribution, proposal: Proposal, z: Shaped[Tensor, "B P 2 *z"]
+    ) -> Float[Tensor, "B P *scores"]:
         """What the difference of the two costs of a pair counts for."""
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         pairs = self.settings.pairs
         f = evaluated.costs.view(-1, pairs, 2)
         direction = self.direction(q, proposal, proposal.extras["z"].unflatten(1, (pairs, 2)))
-        gradient = ((f[..., 0] - f[..., 1])[..., None] * direction).mean(dim=1)
-        return Estimate(f.mean(dim=(1, 2)), along(gradient, q.scores))
+        gradient = ((f[..., 0] - f[..., 1])[..., None] * direction.flatten(2)).mean(dim=1)
+        return Estimate(f.mean(dim=(1, 2)), along(gradient, q.scores.flatten(1)))
 
 
 @register
@@ -155,9 +169,7 @@ class ARM(Pairs):
 class ARMS(Sampling):
     """ρ_i times the covariance of f(z) and z_i over n samples that are coupled with each other.
 
-    ρ_i = θ_i (1 − θ_i) / P(z_i = 1, z'_i = 0), of any two, is (1 − m) / (1 − P(both) / m), where
-    P(both) / m = max(2 − m^(−1 / (n − 1)), 0)^(n − 1) < ½ is that the other one has the rarer value
-    too. With n = 2 this is DisARM; independent samples would have ρ = 1, and this would be RLOO.
+    With n = 2 this is DisARM; independent samples would have ρ = 1, and this would be RLOO.
     """
 
     name = "arms"
@@ -182,17 +194,11 @@ class ARMS(Sampling):
         z = coupled_bits(q.scores.detach(), 1, self.settings.samples, sampler).squeeze(1)
         return Proposal.rectangular(z, alike(z))
 
-    def ratio(self, scores: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        """ρ."""
-        others = self.settings.samples - 1
-        against = scores.abs()
-        both = (2 - (F.softplus(against) / others).exp()).clamp(min=0) ** others
-        return against.sigmoid() / (1 - both)
-
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         f = evaluated.costs.view(-1, self.settings.samples)
         centred = f - f.mean(dim=1, keepdim=True)
         # Of z alone, where a bit is on in all samples, a rounding error of the mean would be left.
         score = proposal.extras["z"] - q.scores.sigmoid()[:, None]
         covariance = (centred[..., None] * score).sum(dim=1) / (self.settings.samples - 1)
-        return Estimate(f.mean(dim=1), along(self.ratio(q.scores) * covariance, q.scores))
+        rho = ratio(q.scores, self.settings.samples)
+        return Estimate(f.mean(dim=1), along(rho * covariance, q.scores))

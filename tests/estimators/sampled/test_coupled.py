@@ -147,7 +147,7 @@ def test_bits_that_are_certain_give_numbers(
     ("kind", "where", "name", "planted"),
     [
         (DisARM, coupled, "opposite", lambda scores, z: (z[:, :, 0] - z[:, :, 1]) / 2),
-        (ARMS, ARMS, "ratio", lambda self, scores: torch.ones_like(scores)),
+        (ARMS, coupled, "ratio", lambda scores, size: torch.ones_like(scores)),
         (BitFlip, one_variable, "chance_of_flip", lambda z, scores: torch.full_like(z, 0.5)),
         (LocalExpectation, one_variable, "chance_of_flip", lambda z, s: torch.full_like(z, 0.5)),
         (DisARM, coupled, "along", lambda gradient, scores: gradient.detach().sum(dim=1)

@@ -1,0 +1,94 @@
+"""ARSM: categorical variables from one noise, in which two categories change places.
+
+With independent exponential variables, divided by their sum to give π, uniform on the simplex,
+
+    z = argmax_c (score_c − log π_c) ~ q,     ∂ E_q[f] / ∂ score_c = E[f(z) (1 − C π_c)]
+
+(Yin et al. 2019). π with two entries swapped has the same law. With F_mj the cost where entries m
+and j of every variable are swapped, a variable has the gradient
+
+    g_m = Σ_j (1/C − π_j) (F_mj − mean_{m'} F_m'j)
+
+What is taken off has the mean zero: for any j, the gradients in all C scores sum to zero.
+"""
+
+from itertools import combinations
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel
+from torch import Tensor
+
+from estimators.base import Estimate, Evaluated, Proposal
+from estimators.registry import register
+from estimators.sampled.coupled import along
+from estimators.sampled.coupled_categoricals import OfCategories
+from estimators.sampled.sampling import SamplingSettings
+from estimators.sampler import Sampler
+from estimators.spaces.base import Space
+from estimators.spaces.categoricals import Categoricals
+from estimators.spaces.distribution import Distribution
+
+
+@register
+class ARSM(OfCategories):
+    """Every swap of two categories, and none; of two categories in all, this is ARM.
+
+    Many swaps lead to the same z, and a row has a call for each distinct one: C at most of a single
+    variable. As every swap has a sample of q, the decoder weighs z by how many lead there.
+    """
+
+    name = "arsm"
+    citation = "Yin et al. 2019"
+    Settings = SamplingSettings
+
+    def __init__(self, space: Space, settings: BaseModel, features: int = 0) -> None:
+        super().__init__(space, settings, features)
+        assert isinstance(space, Categoricals)
+        self.categories = space.categories
+        m, j = zip((0, 0), *combinations(range(self.categories), 2), strict=True)
+        number = torch.arange(len(m))
+        self.swaps = torch.arange(self.categories).repeat(len(m), 1)
+        self.swaps[number, m], self.swaps[number, j] = torch.tensor(j), torch.tensor(m)
+        self.number = torch.zeros(self.categories, self.categories, dtype=torch.int64)
+        self.number[m, j] = self.number[j, m] = number
+        """Permutations, the first of which is none, and the place there of the swap of m and j."""
+
+    @property
+    def calls_per_row(self) -> int:
+        return min(len(self.swaps), self.space.count)
+
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
+        scores = q.scores.detach()
+        noise = sampler.gumbel(scores, 1).squeeze(1)  # −log π, but for a constant
+        swapped = scores[:, :, None] + noise[..., self.swaps.to(noise.device)]
+        z = swapped.argmax(dim=3).mT
+        place, first, times = distinct(z, self.categories)
+        weight = times.to(scores.dtype) / z.shape[1]
+        extras = {"noise": noise, "place": place}
+        return Proposal(z.flatten(0, 1)[first], first // z.shape[1], weight, extras=extras)
+
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        f = evaluated.costs[proposal.extras["place"]]
+        swapped = f[:, self.number.to(f.device)]
+        centred = swapped - swapped.mean(dim=1, keepdim=True)
+        away = 1 / self.categories - (-proposal.extras["noise"]).softmax(dim=2)
+        gradient = torch.einsum("bvj,bmj->bvm", away, centred)
+        return Estimate(f.mean(dim=1), along(gradient.flatten(1), q.scores.flatten(1)))
+
+
+def distinct(
+    z: Int[Tensor, "B M V"], categories: int
+) -> tuple[Int[Tensor, "B M"], Int[Tensor, " N"], Int[Tensor, " N"]]:
+    """Which of the N distinct assignments of its row each is, and of each of these a place in the
+    flat list where it stands, and how often it does."""
+    number = torch.arange(len(z), device=z.device)[:, None].expand(z.shape[:2]).flatten()
+    for values in z.flatten(0, 1).unbind(1):  # after each, numbers are small: they can't overflow
+        _, number, times = (number * categories + values).unique(
+            return_inverse=True, return_counts=True
+        )
+    places = torch.arange(len(number), device=z.device)
+    first = torch.empty_like(times).scatter(0, number, places)
+    return number.view(z.shape[:2]), first, times
