@@ -40,10 +40,10 @@ FAMILIES: dict[str, dict[str, str]] = {
         "local-expectation": "#a1d3d9",
     },
     "coupled samples of categories": {
-        "arsm": "#2e1a5e",
-        "disarm-iw": "#4f3a93",
-        "disarm-tree": "#7a68bd",
-        "carms": "#a99ddb",
+        "arsm": "#333600",
+        "disarm-iw": "#5a5f00",
+        "disarm-tree": "#868c1f",
+        "carms": "#b4b961",
     },
     "control variates": {
         "muprop": "#4d3800",
@@ -51,6 +51,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "rodeo": "#997518",
         "rebar": "#bf9b30",
         "relax": "#ddc77c",
+        "relax-rebar": "#eddfb0",
     },
     "importance-weighted samples": {"vimco": "#7f1010", "ovis": "#d9605a", "daps": "#f0aaa3"},
     "relaxations": {
@@ -60,6 +61,14 @@ FAMILIES: dict[str, dict[str, str]] = {
         "concrete": "#fdd3a6",
     },
     "straight-through": {"st": "#3b0f70", "reinmax": "#6a3d9a", "gapped-st": "#a283c7"},
+    "through a MAP oracle": {
+        "imle": "#262d38",
+        "aimle": "#465265",
+        "perturbed": "#67778f",
+        "spigot": "#8b99ad",
+        "blackbox": "#aeb9c8",
+        "identity": "#d0d7e0",
+    },
     "sums over a support": {
         "dense": "#000000",
         "sparsemax": "#7a0177",
