@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 REFERENCE := .venv-lp-sparsemap
 
-.PHONY: bench test faults lint lp-sparsemap claims bench-mappings bench-steps bench-runner clean
+.PHONY: bench test faults lint lp-sparsemap claims docs bench-mappings bench-steps bench-runner clean
 
 bench: $(READY)
 	$(BIN)/python run_bench.py --tasks all --estimators all
@@ -47,6 +47,10 @@ $(REFERENCE)/.ready:
 # What the quick profile has to show, on what `make bench` left.
 claims: bench
 	$(BIN)/pytest tests/claims.py
+
+# Tables and figures of README and docs, from the rows in results/reference.
+docs: $(READY)
+	$(BIN)/python -m analysis.docs
 
 bench-mappings: $(READY)
 	$(BIN)/python -m tests.perf.mappings

@@ -189,7 +189,7 @@ def write_gradient_report(folder: Path) -> list[Path]:
     """
     table = load_gradients(folder)
     rows = pooled(table)
-    figures = _save_figures(rows, folder / "figures")
+    figures = save_gradient_figures(rows, folder / "figures")
     parts = [
         f"# {in_markdown(folder.name)}",
         _OVERVIEW,
@@ -243,7 +243,7 @@ _BUDGET = (
 _GROUPS = "By group of parameters: bias, and ‖exact gradient‖ / √tr Var of one estimate."
 
 
-def _save_figures(rows: pd.DataFrame, folder: Path) -> list[Path]:
+def save_gradient_figures(rows: pd.DataFrame, folder: Path) -> list[Path]:
     """Draw everything that there is anything of."""
     draws = (
         variance_against_calls, variance_against_time, bias_against_variance,
