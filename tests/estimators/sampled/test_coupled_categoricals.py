@@ -290,7 +290,10 @@ def test_arsm_calls_for_each_assignment_once(space: Categoricals) -> None:
     every = torch.arange(len(pairs))
     wanted = sum(q.scores.log_softmax(dim=2)[proposal.row, v, proposal.z[every, v]]
                  for v in range(space.variables))  # fmt: skip
-    torch.testing.assert_close(step._log_q(estimator, q, proposal, False), wanted)
+    nothing = Evaluated(torch.zeros(len(pairs)))
+    evaluated, log_q = step._with_log_q(estimator, nothing, q, proposal, 0.5, False)
+    torch.testing.assert_close(log_q, wanted)
+    torch.testing.assert_close(evaluated.costs, 0.5 * wanted)
 
 
 @pytest.mark.parametrize("space", [Categoricals(1, 5), Categoricals(2, 3)], ids=repr)
