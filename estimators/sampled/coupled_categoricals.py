@@ -146,7 +146,6 @@ class ImportanceWeighted(Weighted):
 
     name = "disarm-iw"
     citation = "Dong et al. 2021"
-    knobs = Pairs.knobs
     Settings = Pairs.Settings
 
     settings: Pairs.Settings
