@@ -201,10 +201,10 @@ def expected_cost(
     features: Float[Tensor, "B F"] | None = None,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean over rows of E_q[f(z)] − λ H(q), estimated, with the estimator's gradient; 0 of none.
+    """The mean over rows of E_q[f(z)] − λ H(q), estimated, with the estimator's gradient.
 
     Call `backward` on it, or on a loss that it is part of. Where the estimator is in training mode
-    and gradients are enabled, its state moves on by a step.
+    and gradients are enabled, its state moves on by a step. Of no rows it is 0, and nothing moves.
 
     Args:
         estimator: as `make` gives it. Give its parameters, if it has any, to the optimizer: to have

@@ -250,8 +250,11 @@ def test_mistakes_are_told_in_a_line() -> None:
         ("rlo", {}, "no estimator is named 'rlo': did you mean 'rloo'?"),
         ("rloo", {"samples": 1}, "rloo: samples = 1: input should be greater than or equal to 2"),
         ("rloo", {"sample": 3}, "rloo: there is no setting sample; there are entropy, samples"),
-        ("identity", {"noise": "none", "samples": 2},
-         "identity: without noise all samples are alike: take one"),
+        (
+            "identity",
+            {"noise": "none", "samples": 2},
+            "identity: without noise all samples are alike: take one",
+        ),
         ("nvil", {}, "nvil: its baseline is a network of the inputs: give features, their number"),
         ("topk-sparsemax", {}, "topk-sparsemax has k = 10, above all 4 assignments"),
     ):
