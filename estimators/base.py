@@ -94,7 +94,8 @@ class Estimate:
     own_loss: Float[Tensor, ""] | None = None
     """Trains the estimator's own parameters, and reaches nothing else."""
     diagnostics: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
-    """To look at, such as a baseline's error; their means over steps are stored."""
+    """To look at, such as a baseline's error, and for `update` to go by; their means over steps are
+    stored."""
 
 
 class NoSettings(BaseModel, extra="forbid", frozen=True):

@@ -126,8 +126,8 @@ def _chunks(wanted: Wanted, at_once: int) -> Iterator[tuple[slice | Tensor, bool
             free = weight.abs() < least
             if not isinstance(wanted.slopes, slice):
                 free = free & wanted.slopes
-            for chosen, weighted in ((~free, True), (free, False)):
-                for part in chosen.nonzero().squeeze(1).split(at_once):
+            for those, weighted in ((~free, True), (free, False)):
+                for part in those.nonzero().squeeze(1).split(at_once):
                     if len(part):
                         yield part, weighted
             return

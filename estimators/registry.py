@@ -88,8 +88,10 @@ def make(name: str, space: Space, *, features: int = 0, **settings: object) -> E
         checked = kind.Settings(**settings)
     except ValidationError as error:
         first = error.errors()[0]
-        given = "".join(f"{part} = {first['input']!r}: " for part in first["loc"][:1])
-        raise ValueError(f"{name}: {given}{first['msg'].lower()}") from None
+        if not first["loc"]:  # each is valid, and they do not go together
+            raise ValueError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+        given = f"{first['loc'][0]} = {first['input']!r}"
+        raise ValueError(f"{name}: {given}: {first['msg'].lower()}") from None
     refusal = kind.refusal(space, checked)
     if refusal is not None:
         raise ValueError(refusal)

@@ -204,7 +204,7 @@ def expected_cost(
     """The mean over rows of E_q[f(z)] − λ H(q), estimated, with the estimator's gradient.
 
     Call `backward` on it, or on a loss that it is part of. Where the estimator is in training mode
-    and gradients are enabled, its state moves on by a step.
+    and gradients are enabled, its state moves on by a step. Of no rows it is 0, and nothing moves.
 
     Args:
         estimator: as `make` gives it. Give its parameters, if it has any, to the optimizer: to have
@@ -221,6 +221,8 @@ def expected_cost(
         ValueError: features are missing, or a tensor is of a wrong shape; the message says which.
     """
     check_scores(estimator, scores)
+    if not len(scores):  # nor anything for the state to follow: a mean over no rows is no number
+        return scores.sum()
     if features is None:
         if estimator.features:
             raise ValueError(f"{estimator.name} has a network of the inputs: give features")
@@ -235,7 +237,7 @@ def expected_cost(
     with torch.enable_grad():  # the slopes of a cost are wanted in any case
         step = take_step(
             estimator, scores, features, checked, (), Sampler(generator),
-            entropy_weight=entropy_weight, scale=1 / max(1, len(scores)),
+            entropy_weight=entropy_weight, scale=1 / len(scores),
         )  # fmt: skip
     if not learns:
         return step.objective

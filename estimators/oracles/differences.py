@@ -152,7 +152,8 @@ class AdaptiveIMLE(SecondCall):
 
     def update(self, proposal: Proposal, evaluated: Evaluated, estimate: Estimate) -> None:
         settings = self.settings
-        self.average.lerp_(estimate.diagnostics["changed"], 1 - settings.decay)
+        changed = estimate.diagnostics["changed"].to(self.average)
+        self.average.lerp_(changed, 1 - settings.decay)
         few = self.average < settings.changed
         self.beta.add_(torch.where(few, settings.change, -settings.change)).clamp_(min=0)
 

@@ -46,25 +46,22 @@ class ARSM(OfCategories):
         super().__init__(space, settings, features)
         assert isinstance(space, Categoricals)
         self.categories = space.categories
-        m, j = zip((0, 0), *combinations(range(self.categories), 2), strict=True)
-        number = torch.arange(len(m))
-        self.swaps = torch.arange(self.categories).repeat(len(m), 1)
-        self.swaps[number, m], self.swaps[number, j] = torch.tensor(j), torch.tensor(m)
+        self.swaps = torch.tensor([(0, 0), *combinations(range(self.categories), 2)]).T
+        m, j = self.swaps
         self.number = torch.zeros(self.categories, self.categories, dtype=torch.int64)
-        self.number[m, j] = self.number[j, m] = number
-        """Permutations, the first of which is none, and the place there of the swap of m and j."""
+        self.number[m, j] = self.number[j, m] = torch.arange(len(m))
+        """Pairs (2, M) of m and j, the first of which is no swap, and the place of each there."""
 
     @property
     def calls_per_row(self) -> int:
-        return min(len(self.swaps), self.space.count)
+        return min(self.swaps.shape[1], self.space.count)
 
     def propose(
         self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
     ) -> Proposal:
         scores = q.scores.detach()
         noise = sampler.gumbel(scores, 1).squeeze(1)  # −log π, but for a constant
-        swapped = scores[:, :, None] + noise[..., self.swaps.to(noise.device)]
-        z = swapped.argmax(dim=3).mT
+        z = after_swaps(scores, noise, *self.swaps.to(noise.device)).mT
         place, first, times = distinct(z, self.categories)
         weight = times.to(scores.dtype) / z.shape[1]
         extras = {"noise": noise, "place": place}
@@ -77,6 +74,31 @@ class ARSM(OfCategories):
         away = 1 / self.categories - (-proposal.extras["noise"]).softmax(dim=2)
         gradient = torch.einsum("bvj,bmj->bvm", away, centred)
         return Estimate(f.mean(dim=1), along(gradient.flatten(1), q.scores.flatten(1)))
+
+
+def after_swaps(
+    scores: Float[Tensor, "B V C"],
+    noise: Float[Tensor, "B V C"],
+    m: Int[Tensor, " M"],
+    j: Int[Tensor, " M"],
+) -> Int[Tensor, "B V M"]:
+    """The best category where the noise of m and j has changed places.
+
+    It is m, j or the best of all others, which is among the best three of all: M arrays of C scores
+    are gigabytes for hundreds of categories.
+    """
+    top = (scores + noise).topk(min(3, scores.shape[2]), dim=2)
+    best = scores.new_full((*scores.shape[:2], len(m)), -torch.inf)
+    z = m.expand(best.shape)
+    others = [
+        (torch.where((at == m) | (at == j), -torch.inf, value), at)
+        for value, at in zip(top.values.split(1, dim=2), top.indices.split(1, dim=2), strict=True)
+    ]
+    crossed = [(scores[..., m] + noise[..., j], m), (scores[..., j] + noise[..., m], j)]
+    for value, at in others + crossed:
+        better = value > best
+        best, z = torch.where(better, value, best), torch.where(better, at, z)
+    return z
 
 
 def distinct(

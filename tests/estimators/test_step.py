@@ -217,6 +217,24 @@ def test_a_users_gradients_are_untouched_before_the_backward_pass() -> None:
         model.zero_grad(set_to_none=True)
 
 
+@pytest.mark.parametrize("name", ["sfe-ma", "gumbel", "daps", "rebar", "spigot"])
+def test_a_batch_of_none_costs_nothing_and_teaches_nothing(name: str) -> None:
+    estimator, scores = make(name, Bits(2)), torch.zeros(0, 2, requires_grad=True)
+    before = {key: value.clone() for key, value in estimator.state_dict().items()}
+    loss = expected_cost(estimator, scores, lambda z, row: z.sum(dim=1))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss == 0
+    assert scores.grad is not None
+    assert all(torch.equal(value, before[key]) for key, value in estimator.state_dict().items())
+
+
+def test_the_step_of_aimle_may_be_of_less_precision_than_scores() -> None:
+    estimator = make("aimle", Bits(2))
+    scores = torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
+    expected_cost(estimator, scores, lambda z, row: z.sum(dim=1))
+    assert estimator.beta > 0
+
+
 def test_mistakes_are_told_in_a_line() -> None:
     rloo = make("rloo", Bits(2))
     scores = torch.zeros(3, 2, requires_grad=True)
@@ -232,6 +250,11 @@ def test_mistakes_are_told_in_a_line() -> None:
         ("rlo", {}, "no estimator is named 'rlo': did you mean 'rloo'?"),
         ("rloo", {"samples": 1}, "rloo: samples = 1: input should be greater than or equal to 2"),
         ("rloo", {"sample": 3}, "rloo: there is no setting sample; there are entropy, samples"),
+        (
+            "identity",
+            {"noise": "none", "samples": 2},
+            "identity: without noise all samples are alike: take one",
+        ),
         ("nvil", {}, "nvil: its baseline is a network of the inputs: give features, their number"),
         ("topk-sparsemax", {}, "topk-sparsemax has k = 10, above all 4 assignments"),
     ):

@@ -12,7 +12,7 @@ from torch import Tensor
 from estimators import make, step
 from estimators.base import Estimator, Evaluated
 from estimators.sampled import coupled_categoricals
-from estimators.sampled.arsm import ARSM
+from estimators.sampled.arsm import ARSM, after_swaps
 from estimators.sampled.coupled import ARM, ARMS, DisARM
 from estimators.sampled.coupled_categoricals import (
     CARMS,
@@ -281,7 +281,7 @@ def test_arsm_calls_for_each_assignment_once(space: Categoricals) -> None:
     assert proposal.decoder_weight is not None
     pairs = [(row, *z) for row, z in zip(proposal.row.tolist(), proposal.z.tolist(), strict=True)]
     assert len(set(pairs)) == len(pairs) < rows * estimator.calls_per_row
-    swaps, place = len(estimator.swaps), proposal.extras["place"]
+    swaps, place = estimator.swaps.shape[1], proposal.extras["place"]
     share = torch.bincount(place.flatten()) / swaps
     torch.testing.assert_close(proposal.decoder_weight, share)
     assert (proposal.row[place] == torch.arange(rows)[:, None]).all()
@@ -290,7 +290,23 @@ def test_arsm_calls_for_each_assignment_once(space: Categoricals) -> None:
     every = torch.arange(len(pairs))
     wanted = sum(q.scores.log_softmax(dim=2)[proposal.row, v, proposal.z[every, v]]
                  for v in range(space.variables))  # fmt: skip
-    torch.testing.assert_close(step._log_q(estimator, q, proposal, False), wanted)
+    nothing = Evaluated(torch.zeros(len(pairs)))
+    evaluated, log_q = step._with_log_q(estimator, nothing, q, proposal, 0.5, False)
+    torch.testing.assert_close(log_q, wanted)
+    torch.testing.assert_close(evaluated.costs, 0.5 * wanted)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
+@pytest.mark.parametrize("space", [PAIR, FEW_CATEGORIES, Categoricals(2, 7)], ids=repr)
+def test_arsm_sees_what_is_best_after_each_swap(space: Categoricals, scale: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    scores, noise = torch.randn(2, 50, *space.scores_shape, generator=generator)
+    swaps = ARSM.make(space).swaps
+    found = after_swaps(scale * scores, noise, *swaps)
+    for number, (m, j) in enumerate(swaps.T.tolist()):
+        swapped = noise.clone()
+        swapped[..., m], swapped[..., j] = noise[..., j], noise[..., m]
+        assert torch.equal(found[..., number], (scale * scores + swapped).argmax(dim=2))
 
 
 @pytest.mark.parametrize("space", [Categoricals(1, 5), Categoricals(2, 3)], ids=repr)
