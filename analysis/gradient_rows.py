@@ -122,14 +122,14 @@ def last(rows: pd.DataFrame, task: str, group: str) -> pd.DataFrame:
 def swept(rows: pd.DataFrame, knob: str) -> pd.DataFrame:
     """The rows that show the effect of a setting, with its value as column `value`.
 
-    That is where it was turned, and the same estimators where nothing was.
+    That is where it was turned, and the same estimators where nothing was, if they have one there.
     """
     turned = rows[rows["knob"] == knob]
     base = at_own_settings(rows)
     base = base[base["estimator"].isin(turned["estimator"].unique())]
     values = [settings.get(knob, math.nan) for settings in base["settings"]]
     both = [turned.assign(value=turned["knob_value"]), base.assign(value=values)]
-    return pd.concat(both).sort_values(["estimator", "value"])
+    return pd.concat(both).dropna(subset="value").sort_values(["estimator", "value"])
 
 
 def resampled(rows: pd.DataFrame) -> pd.DataFrame:

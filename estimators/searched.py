@@ -5,7 +5,7 @@ class Settings(BaseModel):
     mean: Annotated[Literal["geometric", "arithmetic"], Choices()] = Field(...)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from pydantic import BaseModel
@@ -35,6 +35,8 @@ class Choices:
 
     values: tuple[str, ...] = ()
     """Filled in by `searched`."""
+    costs: bool = False
+    """Some of them take more decoder calls: searched as a `Range` is that says so."""
 
 
 def searched(settings: type[BaseModel]) -> dict[str, Range | Choices]:
@@ -45,5 +47,5 @@ def searched(settings: type[BaseModel]) -> dict[str, Range | Choices]:
             if isinstance(declared, Range):
                 found[name] = declared
             elif isinstance(declared, Choices):
-                found[name] = Choices(get_args(field.annotation))
+                found[name] = replace(declared, values=get_args(field.annotation))
     return found

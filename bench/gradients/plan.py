@@ -104,7 +104,7 @@ def _turned(
     estimator: type[Estimator], latent: Latent, base: dict[str, Any], calls: Sequence[int]
 ) -> Iterator[tuple[str, float]]:
     """Settings with the values to measure an estimator at."""
-    for setting in base.keys() & {*COUNTS}:
+    for setting in (count for count in COUNTS if count in base):
         for wanted in calls:
             yield from ((setting, n) for n in _samples(estimator, latent, base, setting, wanted))
     for knob in estimator.knobs:

@@ -47,7 +47,7 @@ def search_space(cell: Cell, costs: bool) -> Space:
     return {
         name: _distribution(declared, field, start.get(name))
         for name, (declared, field) in found.items()
-        if costs or not (isinstance(declared, Range) and declared.costs)
+        if costs or not declared.costs
     }
 
 

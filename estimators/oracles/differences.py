@@ -95,7 +95,8 @@ class AdaptiveIMLE(SecondCall):
     The norms are root mean squares over rows, g's over samples too: λ is of the whole batch, and
     does not depend on its size. A moving average counts the coordinates in which points differ; β
     rises by a step while these are too few, and falls by one where not. The central difference is
-    (MAP(θ + λ g + ε) − MAP(θ − λ g + ε)) / 2λ. Where λ is 0, nothing moves: there is no gradient.
+    (MAP(θ + λ g + ε) − MAP(θ − λ g + ε)) / 2λ. Where λ is 0, as at
+    scores of exactly 0, nothing moves: there is no gradient.
     """
 
     name = "aimle"

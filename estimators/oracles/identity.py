@@ -19,10 +19,10 @@ from estimators.spaces.distribution import Distribution
 class Identity(ThroughOracle):
     """∂⟨g, v⟩/∂θ of v = P(θ + ε) / ‖P(θ + ε)‖, with g the slope at MAP(θ + ε), which is MAP(v).
 
-    P takes off what makes no difference between assignments, and the norm is that of a row. Along
-    neither does the answer change, and scores that were moved so would drift: what is left is
-    (P g − ⟨g, v⟩ v) / ‖P(θ + ε)‖. ε is the noise of the space, and z a sample of q, or there is
-    none, and z is the mode.
+    P takes off what makes no difference between assignments, and the norm is that of a row, as of
+    one bit by itself nothing would be left. Along neither does the answer change, and scores that
+    were moved so would drift: what is left is (P g − ⟨g, v⟩ v) / ‖P(θ + ε)‖. ε is the noise of the
+    space, and z a sample of q, or there is none, and z is the mode.
     """
 
     name = "identity"

@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-import torch
 from jaxtyping import Float
 from pydantic import BaseModel, Field
 from torch import Tensor
@@ -25,9 +24,11 @@ class Perturbed(ThroughOracle):
         Σ_n ν'(Z_n) ⟨y_n − ȳ, g⟩ / (N − 1)
 
     where ȳ is a control variate: noise of which nothing came adds none. As y_n is 1/N of ȳ, this
-    leaves (N − 1) / N of each term's mean. Noise as the space has it makes E[y] the marginals of q,
-    and the estimate exact for linear costs; where variables are independent for multilinear ones
-    too, as what a variable's slope depends on has noise of its own.
+    leaves (N − 1) / N of each term's mean. Independent variables have a term each: in one for all,
+    the answers of the others, which have noise of their own, would be noise alone. Noise as the
+    space has it makes E[y] the marginals of q, and the estimate exact for linear costs; where
+    variables are independent for multilinear ones too, as what a variable's slope depends on has
+    noise of its own.
     """
 
     name = "perturbed"
@@ -55,7 +56,7 @@ class Perturbed(ThroughOracle):
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         mean, answers = proposal.extras["z"], proposal.extras["answers"]
-        along = ((answers - mean) * slopes_at(mean, evaluated)).flatten(2).sum(dim=2)
-        slope = self.space.noise_slope(proposal.extras["noise"])
-        gradient = torch.einsum("bn,bn...->b...", along, slope)
-        return self.estimate(q, evaluated, gradient / (self.settings.perturbations - 1))
+        along = self.space.along(answers - mean, slopes_at(mean, evaluated))
+        terms = self.space.noise_slope(proposal.extras["noise"]) * along
+        gradient = terms.sum(dim=1) / (self.settings.perturbations - 1)
+        return self.estimate(q, evaluated, gradient)

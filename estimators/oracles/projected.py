@@ -1,9 +1,9 @@
 """SPIGOT and its relatives: the slope moves a point, and what it moves to is the target."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from jaxtyping import Float
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 from estimators.base import Estimate, Evaluated, Knob, Proposal
@@ -39,6 +39,12 @@ class Spigot(ThroughOracle):
         step: Annotated[float, Range(0.01, 10, log=True)] = Field(
             1.0, gt=0, description="η, how far it moves against the slope"
         )
+
+        @model_validator(mode="after")
+        def _moves(self) -> Self:
+            if self.target == "ste-identity" and self.step != 1:
+                raise ValueError("the gradient of ste-identity has no step in it: leave it at 1")
+            return self
 
     settings: Settings
 

@@ -5,10 +5,10 @@ J(μ) g is exact in expectation where f is linear in each variable (`st`). All o
 itself, without noise on the scores.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -50,6 +50,14 @@ class StraightThrough(FromVertices):
         backward: Literal["marginals", "identity"] = Field(
             "marginals", description="where its slope goes: to the marginals, or to the scores"
         )
+
+        @model_validator(mode="after")
+        def _count(self) -> Self:
+            if self.forward == "mode" and self.samples > 1:
+                raise ValueError("there is one mode: take one sample, or forward = sample")
+            if self.backward == "identity" and self.temperature != 1:
+                raise ValueError("with backward = identity there is no temperature: leave it at 1")
+            return self
 
     settings: Settings
 
@@ -141,6 +149,12 @@ class GappedStraightThrough(FromVertices):
         gap_from: Literal["number", "probability"] = Field(
             "number", description="that number, or one that follows from the value's probability"
         )
+
+        @model_validator(mode="after")
+        def _one_gap(self) -> Self:
+            if self.gap_from == "probability" and self.gap != 1:
+                raise ValueError("the gap is the probability's: leave the number at 1")
+            return self
 
     settings: Settings
 

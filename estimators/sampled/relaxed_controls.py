@@ -34,6 +34,8 @@ from estimators.spaces.distribution import Distribution
 
 STEP = 0.05
 """δ."""
+LOWEST, HIGHEST = -7.0, 5.0
+"""Of log τ, beyond which nothing changes but rounding."""
 
 
 class Control(nn.Module):
@@ -65,10 +67,10 @@ class RelaxedControl(Sampling):
         temperature: Annotated[float, Range(0.1, 1, log=True)] = Field(
             0.5, gt=0, description="of the relaxation, or what it starts from"
         )
-        temperature_is: Annotated[Literal["fixed", "trained"], Choices()] = Field(
+        temperature_is: Annotated[Literal["fixed", "trained"], Choices(costs=True)] = Field(
             "fixed", description="trained by means of two near each other: twice the relaxations"
         )
-        noise: Annotated[Literal["tied", "independent"], Choices()] = Field(
+        noise: Annotated[Literal["tied", "independent"], Choices(costs=True)] = Field(
             "tied", description="of the relaxed sample given z: that of z itself, or its own"
         )
 
@@ -86,7 +88,7 @@ class RelaxedControl(Sampling):
     def temperatures(self) -> list[float]:
         if self.log_temperature is None:
             return [self.settings.temperature]
-        log = float(self.log_temperature.detach())
+        log = min(max(float(self.log_temperature.detach()), LOWEST), HIGHEST)
         return [math.exp(log + step) for step in (STEP, -STEP)]
 
     @property
@@ -163,6 +165,7 @@ class RelaxedControl(Sampling):
         self, q: Distribution, f: Float[Tensor, "B S"], found: list[Float[Tensor, "B S *scores"]]
     ) -> Estimate:
         """From g at each temperature."""
+        at = self.temperatures
         g = torch.stack(found).mean(dim=0)
         loss, mean = _square(g), g.detach().mean(dim=1)
         if self.log_temperature is not None:
@@ -173,6 +176,7 @@ class RelaxedControl(Sampling):
             objective=f.mean(dim=1),
             surrogate=(mean * q.scores).flatten(1).sum(dim=1),
             own_loss=loss,
+            diagnostics={"temperature": f.new_tensor(math.prod(at) ** (1 / len(at)))},
         )
 
 

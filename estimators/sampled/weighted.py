@@ -5,7 +5,8 @@
 Among distributions p within some KL of q, the one of lowest E_p[f] − λ H(p) has the weights
 p / q ∝ exp(−c / T), with T = η + λ where η is the price of that KL (Drolet et al. 2026); fitting q
 to it is descent on −Σ_k w_k log q(z_k). T holds the effective number of samples, 1 / Σ_k w_k², at a
-target, whatever the costs are measured in.
+target, whatever the costs are measured in. It is learned whole, where the paper learns η, and may
+fall below λ, to which no price belongs.
 """
 
 from typing import Annotated, ClassVar, Self

@@ -107,6 +107,13 @@ class Space(ABC):
     def nearest(self, target: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """The projections of vectors (*batch, *point) on the hull of all points."""
 
+    def along(
+        self, point: Float[Tensor, "B S *point"], slope: Float[Tensor, "B #S *point"]
+    ) -> Float[Tensor, "B S *ones"]:
+        """⟨slope, point⟩ of each independent variable, with ones that let it multiply points."""
+        dimensions = tuple(range(-len(self.point_shape), 0))
+        return (point * slope).sum(dim=dimensions, keepdim=True)
+
     @abstractmethod
     def centred(self, scores: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """The projections of scores on the span of the differences of points: what is left is all

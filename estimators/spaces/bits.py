@@ -67,6 +67,11 @@ class Bits(Factorised):
     def nearest(self, target: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return target.clamp(0, 1)
 
+    def along(
+        self, point: Float[Tensor, "B S D"], slope: Float[Tensor, "B #S D"]
+    ) -> Float[Tensor, "B S D"]:
+        return point * slope
+
     def centred(self, scores: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return scores
 

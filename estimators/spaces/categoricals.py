@@ -93,6 +93,11 @@ class Categoricals(Factorised):
     def nearest(self, target: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return sparsemax(target)
 
+    def along(
+        self, point: Float[Tensor, "B S V C"], slope: Float[Tensor, "B #S V C"]
+    ) -> Float[Tensor, "B S V 1"]:
+        return (point * slope).sum(dim=-1, keepdim=True)
+
     def centred(self, scores: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return scores - scores.mean(dim=-1, keepdim=True)
 

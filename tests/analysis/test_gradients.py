@@ -85,7 +85,10 @@ def table() -> pd.DataFrame:
                 "rloo", "samples", 16, variance=0.3, calls=16, milliseconds=8,
                 settings={"samples": 16},
             ),
-            *rows_of("gumbel", variance=1.0, bias=0.6, settings={"samples": 1}, declared="biased"),
+            *rows_of(
+                "gumbel", variance=1.0, bias=0.6, settings={"samples": 1, "initial": 1.0},
+                declared="biased",
+            ),
             *rows_of("dense", calls=10, milliseconds=6),
         ]
     )  # fmt: skip
@@ -237,7 +240,7 @@ def test_figures_show_what_was_measured(table: pd.DataFrame) -> None:
 
 def test_what_is_biased_is_drawn_along_what_trades_it_for_variance(table: pd.DataFrame) -> None:
     cold = rows_of("gumbel", "initial", 0.5, variance=3, bias=0.2, declared="biased")
-    rows = pooled(pd.concat([table.assign(), pd.DataFrame(cold)]))
+    rows = pooled(pd.concat([table, pd.DataFrame(cold)]))
     axes = Figure().subplots()
     bias_along_settings(rows, "ssvae", axes)
     (line,) = (line for line in axes.lines if line.get_label() == "gumbel")

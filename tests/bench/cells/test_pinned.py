@@ -68,7 +68,7 @@ PINNED_ESTIMATORS = {
     ("bitvector", "muprop"): 143.41918501782416,
     ("bitvector", "nvil"): 146.67627639865873,
     ("bitvector", "ovis"): 142.8504643011093,
-    ("bitvector", "perturbed"): 148.08368129992485,
+    ("bitvector", "perturbed"): 148.20196910309792,
     ("bitvector", "rebar"): 148.89926432704925,
     ("bitvector", "reinmax"): 143.42997851777076,
     ("bitvector", "relax"): 151.5541958475113,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from scipy import stats
 from torch import Tensor
 
@@ -381,3 +382,32 @@ def test_gradients_are_finite(
         assert surrogate is not None
         (gradient,) = torch.autograd.grad(surrogate.sum(), scores, retain_graph=True)
         assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("space", [Bits(50), Categoricals(50, 2)], ids=repr)
+def test_the_noise_of_other_variables_is_no_part_of_what_is_perturbed(space: Space) -> None:
+    """A linear cost of one variable alone leaves the scores of all others without a gradient."""
+    estimator, problem = Perturbed.make(space).double(), Problem.random(space)
+
+    def first(point: Tensor, theta: Tensor) -> Tensor:
+        return 3 * point[:, 0]
+
+    found = run(estimator, problem, first, Sampler(torch.Generator().manual_seed(0)), 100).scores
+    assert found[:, 0].abs().max() > 0
+    assert (found[:, 1:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("st", {"forward": "mode", "samples": 2}, "there is one mode"),
+        ("st", {"backward": "identity", "temperature": 0.5}, "there is no temperature"),
+        ("gapped-st", {"gap_from": "probability", "gap": 2.0}, "the gap is the probability's"),
+        ("spigot", {"target": "ste-identity", "step": 0.1}, "has no step in it"),
+    ],
+)
+def test_settings_without_effect_are_refused(
+    name: str, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValidationError, match=said):
+        all_estimators()[name].make(BITS, **settings)

@@ -163,7 +163,7 @@ def test_every_outcome_has_the_gradient_of_its_formula(
 @pytest.mark.parametrize("space", SPACES, ids=repr)
 def test_the_mode_is_seen_where_that_is_asked_for(space: Space) -> None:
     problem = Problem.random(space)
-    estimator = StraightThrough.make(space, forward="mode", samples=3).double()
+    estimator = StraightThrough.make(space, forward="mode").double()
     assert estimator.calls_per_row == 1
     found = run(estimator, problem, network, Sampler(), 1)
     z = space.best(problem.scores)
