@@ -316,7 +316,7 @@ def test_small_steps_of_marginals_give_slopes(space: Space) -> None:
 def test_the_identity_of_points_and_the_exponentiated_step(space: Space, step: float) -> None:
     problem = Problem.random(space, seed=3)
     g = slope_at(problem, network, best_of_all(space, problem.scores))
-    found = estimated(Spigot.make(space, target="ste-identity", step=step), problem, network)
+    found = estimated(Spigot.make(space, target="ste-identity"), problem, network)
     torch.testing.assert_close(found, g)
     mean = space.soft(problem.scores)
     g = slope_at(problem, network, mean.flatten()).view_as(mean)
