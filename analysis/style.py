@@ -54,6 +54,14 @@ FAMILIES: dict[str, dict[str, str]] = {
         "concrete": "#fdd3a6",
     },
     "straight-through": {"st": "#3b0f70", "reinmax": "#6a3d9a", "gapped-st": "#a283c7"},
+    "mixed variables": {
+        "hard-concrete": "#3e2723",
+        "hard-kuma": "#5d4037",
+        "gaussian-sparsemax": "#7a5548",
+        "spike-exponential": "#977c72",
+        "logistic-normal": "#b3a099",
+        "kumaraswamy": "#d0c4bf",
+    },
     "sums over a support": {
         "dense": "#000000",
         "sparsemax": "#7a0177",

@@ -71,4 +71,4 @@ class EveryOutcome(Sampler):
     def gumbel(self, like: Tensor, samples: int) -> Tensor:
         pytest.skip("this noise can't be enumerated: see test_mean_of_many_draws_is_exact")
 
-    logistic = gumbel
+    logistic = normal = gumbel
