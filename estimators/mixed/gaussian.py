@@ -6,20 +6,25 @@ A bit is the first of two categories with the scores (θ, 0): sparsemax is then 
 standard deviation σ / √2 clipped to [0, 1], and softmax a logistic-normal variable.
 """
 
+from dataclasses import replace
 from typing import Annotated
 
+import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from estimators.base import Knob
+from estimators.base import Estimate, Evaluated, Knob, Proposal
+from estimators.distributions.gaussian_sparsemax import GaussianSparsemax as Simplex
 from estimators.distributions.mixed import MixedDistribution
 from estimators.distributions.mixed_bits import ClippedGaussianBits, LogisticNormalBits
 from estimators.mixed.mixed import Mixed
 from estimators.pathwise import PathwiseSettings
 from estimators.registry import register
+from estimators.sampler import Sampler
 from estimators.searched import Range
-from estimators.spaces import Bits
+from estimators.spaces import Bits, Categoricals
+from estimators.spaces.distribution import Distribution
 
 
 class GaussianSettings(PathwiseSettings, frozen=True):
@@ -32,18 +37,42 @@ class GaussianSettings(PathwiseSettings, frozen=True):
 
 @register
 class GaussianSparsemax(Mixed):
-    """With entropy and density in closed form for bits."""
+    """The entropy of bits is in closed form; that of categories is estimated from samples of its
+    own, with an unbiased gradient."""
 
     name = "gaussian-sparsemax"
     citation = "Farinhas et al. 2022"
+    spaces = (Bits, Categoricals)
     knobs = (Knob("scale", (0.5, 1.0, 2.0)),)
-    Settings = GaussianSettings
 
-    settings: GaussianSettings
+    class Settings(GaussianSettings, frozen=True):
+        entropy_samples: int = Field(
+            2, ge=2, description="samples of z that the entropy of categories is estimated from"
+        )
+
+    settings: Settings
 
     def distribution(self, scores: Float[Tensor, "B *scores"]) -> MixedDistribution:
-        assert isinstance(self.space, Bits)
-        return ClippedGaussianBits(self.space, scores, self.settings.scale)
+        s = self.settings
+        if isinstance(self.space, Bits):
+            return ClippedGaussianBits(self.space, scores, s.scale)
+        assert isinstance(self.space, Categoricals)
+        return Simplex(self.space, scores, s.scale, s.entropy_samples)
+
+    def propose(
+        self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
+    ) -> Proposal:
+        proposal = super().propose(q, features, sampler)
+        if isinstance(q, Simplex):
+            with torch.no_grad():
+                proposal.extras["of_entropy"] = q.sample(sampler, self.settings.entropy_samples)
+        return proposal
+
+    def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
+        estimate = super().combine(q, proposal, evaluated)
+        if not isinstance(q, Simplex):
+            return estimate
+        return replace(estimate, entropy=q.entropy_from(proposal.extras["of_entropy"]))
 
 
 @register
