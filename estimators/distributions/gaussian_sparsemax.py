@@ -97,22 +97,24 @@ class GaussianSparsemax(MixedDistribution):
         return surrogate.detach() - surrogate - value.mean(dim=1)
 
     def on_vertex(self) -> Float[Tensor, " B"]:
-        return self._ahead_by(1.0).exp().sum(dim=2).mean(dim=1)
+        return log_ahead(self.scores, self.scale, 1.0).exp().sum(dim=2).mean(dim=1)
 
     def rounded(self) -> IndependentCategoricals:
-        return self.space.plain(self._ahead_by(0.0))
+        return self.space.plain(log_ahead(self.scores, self.scale))
 
-    def _ahead_by(self, margin: float) -> Float[Tensor, "B V C"]:
-        """Log-probability that a category's perturbed score t is above all others by so much, as
-        far as it is no hopeless one: ∫ p(t) Π P(other < t − margin) dt, at t near the best score.
-        """
-        scores = self.scores[..., None]
-        node = STEP * torch.arange(-REACH, REACH + 1).to(scores)
-        level = scores.amax(dim=2, keepdim=True) + self.scale * node
-        below = torch.special.log_ndtr((level - margin - scores) / self.scale)
-        at = -((level - scores) / self.scale).square() / 2
-        others = below.sum(dim=2, keepdim=True) - below
-        return (at + others).logsumexp(dim=3) + math.log(STEP / math.sqrt(2 * math.pi))
+
+def log_ahead(
+    scores: Float[Tensor, "B V C"], scale: float, margin: float = 0
+) -> Float[Tensor, "B V C"]:
+    """Log-probability that a category's perturbed score t is above all others by so much, as far as
+    it is no hopeless one: ∫ p(t) Π P(other < t − margin) dt, at t near the best score."""
+    each = scores[..., None]
+    node = STEP * torch.arange(-REACH, REACH + 1).to(each)
+    level = each.amax(dim=2, keepdim=True) + scale * node
+    below = torch.special.log_ndtr((level - margin - each) / scale)
+    at = -((level - each) / scale).square() / 2
+    others = below.sum(dim=2, keepdim=True) - below
+    return (at + others).logsumexp(dim=3) + math.log(STEP / math.sqrt(2 * math.pi))
 
 
 @cache

@@ -15,7 +15,8 @@ from pydantic import Field
 from torch import Tensor
 
 from estimators.base import Estimate, Evaluated, Knob, Proposal
-from estimators.distributions.gaussian_sparsemax import GaussianSparsemax as Simplex
+from estimators.distributions.gaussian_sparsemax import GaussianSparsemax as SparsemaxSimplex
+from estimators.distributions.logistic_normal import LogisticNormal as LogisticNormalSimplex
 from estimators.distributions.mixed import MixedDistribution
 from estimators.distributions.mixed_bits import ClippedGaussianBits, LogisticNormalBits
 from estimators.mixed.mixed import Mixed
@@ -57,35 +58,39 @@ class GaussianSparsemax(Mixed):
         if isinstance(self.space, Bits):
             return ClippedGaussianBits(self.space, scores, s.scale)
         assert isinstance(self.space, Categoricals)
-        return Simplex(self.space, scores, s.scale, s.entropy_samples)
+        return SparsemaxSimplex(self.space, scores, s.scale, s.entropy_samples)
 
     def propose(
         self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler
     ) -> Proposal:
         proposal = super().propose(q, features, sampler)
-        if isinstance(q, Simplex):
+        if isinstance(q, SparsemaxSimplex):
             with torch.no_grad():
                 proposal.extras["of_entropy"] = q.sample(sampler, self.settings.entropy_samples)
         return proposal
 
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         estimate = super().combine(q, proposal, evaluated)
-        if not isinstance(q, Simplex):
+        if not isinstance(q, SparsemaxSimplex):
             return estimate
         return replace(estimate, entropy=q.entropy_from(proposal.extras["of_entropy"]))
 
 
 @register
 class LogisticNormal(Mixed):
-    """Against a prior that is uniform on what lies between the assignments."""
+    """Against a prior that is uniform on what lies between the assignments. Its entropy is by
+    quadrature."""
 
     name = "logistic-normal"
-    citation = "Farinhas et al. 2022"
+    citation = "Aitchison & Shen 1980"
+    spaces = (Bits, Categoricals)
     knobs = (Knob("scale", (0.5, 1.0, 2.0)),)
     Settings = GaussianSettings
 
     settings: GaussianSettings
 
     def distribution(self, scores: Float[Tensor, "B *scores"]) -> MixedDistribution:
-        assert isinstance(self.space, Bits)
-        return LogisticNormalBits(self.space, scores, self.settings.scale)
+        if isinstance(self.space, Bits):
+            return LogisticNormalBits(self.space, scores, self.settings.scale)
+        assert isinstance(self.space, Categoricals)
+        return LogisticNormalSimplex(self.space, scores, self.settings.scale)
