@@ -165,10 +165,19 @@ def notes(table: pd.DataFrame) -> list[str]:
             f"In {_counted(len(cells), 'cell')} ({names}) a sparse mapping stopped short of its "
             f"tolerance, for up to {unsolved['unsolved'].max():.1%} of the rows of an evaluation."
         )
-    ok = table[table["status"] == "ok"]
-    if mixed := told(ok):
+    mixed = table[table["on_vertex"].notna()]
+    if not mixed.empty:
+        names = ", ".join(sorted(mixed["estimator"].unique()))
         found.append(
-            f"{mixed}: times are compared between equals only, in a table of seconds split by "
+            f"z of {names} may lie between assignments: ELBO, NLL, rate, distortion and loss are "
+            "of that model, with a prior of its own. P(vertex) is how often a variable is at one "
+            "of its values. Beside those of other estimators stand the accuracy and what is called "
+            "rounded: they are of z at the nearest assignment."
+        )
+    ok = table[table["status"] == "ok"]
+    if unequal := told(ok):
+        found.append(
+            f"{unequal}: times are compared between equals only, in a table of seconds split by "
             "circumstances, and figures over seconds show those of most cells."
         )
     codes = {}

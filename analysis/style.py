@@ -69,6 +69,14 @@ FAMILIES: dict[str, dict[str, str]] = {
         "blackbox": "#aeb9c8",
         "identity": "#d0d7e0",
     },
+    "mixed variables": {
+        "hard-concrete": "#3e2723",
+        "hard-kuma": "#5d4037",
+        "gaussian-sparsemax": "#7a5548",
+        "spike-exponential": "#977c72",
+        "logistic-normal": "#b3a099",
+        "kumaraswamy": "#d0c4bf",
+    },
     "sums over a support": {
         "dense": "#000000",
         "sparsemax": "#7a0177",

@@ -21,6 +21,10 @@ COLUMNS = {
     "nll": ("NLL (bits/dim)", ".3f"),
     "rate": ("rate (nats)", ".2f"),
     "distortion": ("distortion (nats)", ".2f"),
+    "on_vertex": ("P(vertex)", ".2f"),
+    "rounded_elbo": ("rounded: ELBO (nats)", ".2f"),
+    "rounded_nll": ("rounded: NLL (bits/dim)", ".3f"),
+    "rounded_loss": ("rounded: loss (nats)", ".3f"),
     "support_mean": ("support", ".1f"),
     "decoder_calls": ("decoder calls", ".1f"),
     "slopes": ("slopes", ".1f"),
@@ -223,7 +227,7 @@ def _unused(final: pd.DataFrame) -> set[str]:
 
 def _is_shown(column: pd.Series, final: pd.DataFrame, name: str) -> bool:
     """Leave out what no cell has, and the loss where it is minus the ELBO."""
-    if name == "loss" and final["elbo"].notna().any():
+    if name in ("loss", "rounded_loss") and final["elbo"].notna().any():
         return False
     return bool(column.fillna("").ne("").any())
 

@@ -132,6 +132,9 @@ class Estimator(nn.Module, ABC):
     objective: ClassVar[Objective] = "elbo"
     takes_slopes: ClassVar[bool] = False
     """It asks for slopes: the decoder must take points."""
+    own_model: ClassVar[bool] = False
+    """Its z are points between assignments too, of a model of their own: q has no list of them, and
+    none of an assignment that is known."""
     trains_latent: ClassVar[bool] = True
     """False for the floor, which leaves the unsupervised objective out altogether."""
     Settings: ClassVar[type[BaseModel]] = NoSettings

@@ -43,6 +43,13 @@ class Sampler:
         """Standard logistic noise."""
         return self._exponential(like, samples).log() - self._exponential(like, samples).log()
 
+    def normal(
+        self, like: Float[Tensor, "B *shape"], samples: int
+    ) -> Float[Tensor, "B {samples} *shape"]:
+        """Standard normal noise."""
+        noise = like.new_empty(like.shape[0], samples, *like.shape[1:])
+        return noise.normal_(generator=self._generator)
+
     def _exponential(self, like: Tensor, samples: int) -> Tensor:
         noise = like.new_empty(like.shape[0], samples, *like.shape[1:])
         return noise.exponential_(generator=self._generator)

@@ -167,6 +167,8 @@ def _plan_cell(
     skip = estimator_class.refusal(latent.space, settings)
     if skip is None and estimator_class.takes_slopes and not task_class.accepts_relaxed:
         skip = f"{estimator} takes slopes, and the decoder of {task} no points to take them at"
+    if skip is None and estimator_class.own_model and task_class.has_labels:
+        skip = f"the label of {task} is a category, and z of {estimator} lies between categories"
     return Planned(cell, skip)
 
 

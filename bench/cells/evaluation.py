@@ -3,7 +3,8 @@
 Accuracy is that of the mode of q. E_q[f] is summed over the support where that is small enough,
 else averaged over a stated number of samples. −log p(x) is summed over every z
 where that is feasible, else estimated by importance sampling from one proposal for all. A q that
-is no list of assignments, of a mixed variable, is evaluated on its own samples.
+is no list of assignments, of a mixed variable, is evaluated on its own samples, and once more with
+each of them rounded to the nearest assignment, as the q over these that it then is.
 """
 
 import math
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from bench.cells.step import CountedCost, NotFiniteError
 from estimators.base import Estimator
+from estimators.distributions.mixed import MixedDistribution
 from estimators.distributions.sparse import SparseDistribution
 from estimators.mappings.bits import MAX_ENUMERATED_BITS
 from estimators.sampler import Sampler
@@ -85,6 +87,12 @@ def evaluate(
             columns["support"].append(q.support_sizes)
         if q.unsolved is not None:
             columns["unsolved"].append(q.unsolved)
+        if isinstance(q, MixedDistribution):
+            hard = q.rounded()
+            found = expected_cost(counted, encoding.context, hard, sampler, settings)
+            columns["rounded_cost"].append(found)
+            columns["rounded_entropy"].append(hard.entropy())
+            columns["on_vertex"].append(q.on_vertex())
     rows = {name: torch.cat(parts).double() for name, parts in columns.items()}
     metrics = _metrics(task, rows, q.log_volume)
     if task.pixels is not None and log_evidence_too:
@@ -94,24 +102,39 @@ def evaluate(
 
 def _metrics(task: Task, rows: dict[str, Tensor], log_volume: float) -> dict[str, float | None]:
     """Columns of the results table from values of each row, (rows of the split,)."""
-    cost, entropy = float(rows["cost"].mean()), float(rows["entropy"].mean())
-    # A prior that the cost has in it leaves the entropy alone, and a rate that is not known apart.
-    rate = -entropy if task.prior_in_cost else log_volume - entropy
+    mean = {name: float(values.mean()) for name, values in rows.items()}
+    cost, entropy, support = mean["cost"], mean["entropy"], rows.get("support")
+    loss, elbo = _bounds(task, cost, entropy, log_volume)
+    hard: tuple[float | None, float | None] = (None, None)
+    if "on_vertex" in mean:
+        among = task.space.log_assignments
+        hard = _bounds(task, mean["rounded_cost"], mean["rounded_entropy"], among)
     has_rate = task.pixels is not None and not task.prior_in_cost
-    support = rows.get("support")
     return {
         "expected_cost": cost,
         "entropy": entropy,
-        "accuracy": float(rows["correct"].mean()) if "correct" in rows else None,
-        "loss": cost - task.entropy_weight * entropy,
-        "elbo": -(cost + rate) if task.is_likelihood else None,
-        "rate": rate if has_rate else None,
+        "accuracy": mean.get("correct"),
+        "loss": loss,
+        "elbo": elbo,
+        "rate": log_volume - entropy if has_rate else None,
         "distortion": cost if has_rate else None,
-        "support_mean": None if support is None else float(support.mean()),
+        "support_mean": mean.get("support"),
         "support_median": None if support is None else float(support.median()),
         "support_max": None if support is None else float(support.max()),
-        "unsolved": float(rows["unsolved"].mean()) if "unsolved" in rows else None,
+        "unsolved": mean.get("unsolved"),
+        "on_vertex": mean.get("on_vertex"),
+        "rounded_loss": hard[0],
+        "rounded_elbo": hard[1],
     }
+
+
+def _bounds(
+    task: Task, cost: float, entropy: float, log_volume: float
+) -> tuple[float, float | None]:
+    """The objective, and the ELBO where there is one."""
+    # A prior that the cost has in it leaves the entropy alone, and a rate that is not known apart.
+    rate = -entropy if task.prior_in_cost else log_volume - entropy
+    return cost - task.entropy_weight * entropy, -(cost + rate) if task.is_likelihood else None
 
 
 def expected_cost(
@@ -224,10 +247,10 @@ def _negative_log_likelihood(
     """Bits per pixel on a split, and the mean effective number of importance samples."""
     assert task.pixels is not None
     few = task.space.single or task.space.count <= settings.nll_max_summed
-    looked_at = task.space.count if few else settings.nll_samples
+    looked_at = task.space.count if few and not estimator.own_model else settings.nll_samples
     numbers = looked_at * math.prod(task.space.z_shape)
     batch_size = max(1, _NLL_NUMBERS // numbers)
-    nats, effective = [], []
+    nats, effective, of_rounded = [], [], []
     for number, batch in enumerate(task.evaluation_batches(split, batch_size, streams)):
         if number * batch_size >= settings.nll_images:
             break
@@ -237,9 +260,19 @@ def _negative_log_likelihood(
         log_p, samples = log_evidence(cost, encoding.context, q, sampler, settings)
         nats.append(-log_p.double())
         effective.append(samples.double())
-    counted = slice(settings.nll_images)
-    bits = float(torch.cat(nats)[counted].mean()) / (math.log(2) * task.pixels)
-    return {"nll": bits, "nll_effective_samples": float(torch.cat(effective)[counted].mean())}
+        if isinstance(q, MixedDistribution):
+            log_p, _ = log_evidence(cost, encoding.context, q.rounded(), sampler, settings)
+            of_rounded.append(-log_p.double())
+    counted, per_bit = slice(settings.nll_images), math.log(2) * task.pixels
+    bits = [
+        float(torch.cat(found)[counted].mean()) / per_bit if found else None
+        for found in (nats, of_rounded)
+    ]
+    return {
+        "nll": bits[0],
+        "nll_effective_samples": float(torch.cat(effective)[counted].mean()),
+        "rounded_nll": bits[1],
+    }
 
 
 def _rectangular(cost: CountedCost, context: Context, z: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from analysis.files import written_whole
 from bench.cells.cell import Cell
 from bench.cells.training import Trainer
+from estimators.distributions.mixed import MixedDistribution
 from estimators.distributions.sparse import SparseDistribution
 from estimators.spaces import Factorised, Space
 from estimators.spaces.distribution import Distribution, FiniteDistribution
@@ -24,8 +25,11 @@ from tasks.streams import Streams, derive_seed
 def likeliest(q: Distribution, space: Space, most: int) -> Likeliest:
     """The likeliest assignments of every row, `most` of them or all that there can be.
 
-    The mode alone of a q whose support can't be listed.
+    Of a mixed q, the assignments that its samples are nearest to. The mode alone of any other q
+    whose support can't be listed.
     """
+    if isinstance(q, MixedDistribution):
+        q = q.rounded()
     if not isinstance(q, FiniteDistribution):
         z = q.mode().unsqueeze(1)
         return Likeliest(z, q.log_prob(z).exp(), q.scores.new_full((len(z),), math.inf))

@@ -89,6 +89,8 @@ def _refusal(estimator: type[Estimator], task: type[Task]) -> str | None:
         return f"it takes {' or '.join(space.name for space in estimator.spaces)} only"
     if estimator.takes_slopes and not task.accepts_relaxed:
         return "it takes slopes, and the decoder no points to take them at"
+    if estimator.own_model and task.has_labels:
+        return "its label is a category, and z lies between categories"
     return None
 
 

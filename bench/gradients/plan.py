@@ -75,6 +75,9 @@ def _variants(item: Planned, calls: Sequence[int], data_dir: Path | None) -> lis
     if estimator.objective != "elbo":
         reason = f"{estimator.name} descends a bound on several samples, and this the ELBO"
         return [replace(item, skip=reason)]
+    if estimator.own_model:
+        reason = f"z of {estimator.name} lies between assignments, and this sums over these alone"
+        return [replace(item, skip=reason)]
     found = [item]
     for setting, value in _turned(estimator, latent, base, calls):
         chosen = base | {setting: value}

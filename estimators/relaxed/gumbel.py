@@ -20,8 +20,8 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from estimators.base import Estimate, Evaluated, Knob, Proposal
+from estimators.pathwise import Pathwise, PathwiseSettings, straight_through
 from estimators.registry import register
-from estimators.relaxed.pathwise import Pathwise, PathwiseSettings, straight_through
 from estimators.sampler import Sampler
 from estimators.searched import Range
 from estimators.spaces.base import Factorised, Space

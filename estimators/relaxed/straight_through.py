@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from estimators.base import Estimate, Evaluated, ExactFor, Knob, Proposal
+from estimators.pathwise import Pathwise, PathwiseSettings, straight_through
 from estimators.registry import register
-from estimators.relaxed.pathwise import Pathwise, PathwiseSettings, straight_through
 from estimators.sampler import Sampler
 from estimators.searched import Range
 from estimators.spaces.base import Factorised, Space

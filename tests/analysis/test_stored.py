@@ -155,7 +155,12 @@ def changed(name: str, values: list[object], kind: pa.DataType) -> Change:
         (lambda t: t.drop_columns(["elbo"]), "has no column elbo: move it elsewhere"),
         (lambda t: t.drop_columns(["packages"]), "has no column packages: move it elsewhere"),
         (lambda t: t.append_column("mine", t["seed"]), "has a column mine that we don't know"),
-        (lambda t: t.append_column("group", t["split"]), "has no column knob: move it elsewhere"),
+        (
+            lambda t: changed("schema_version", [GRADIENTS.version], pa.int64())(t).append_column(
+                "group", t["split"]
+            ),
+            "has no column knob: move it elsewhere",
+        ),
         (lambda t: t.slice(0, 0), f"has results of schema none, this is {NOW}"),
         (lambda t: pa.table({"theirs": [1]}), "is no results file of ours: move it elsewhere"),
     ],

@@ -71,7 +71,7 @@ class EveryOutcome(Sampler):
     def gumbel(self, like: Tensor, samples: int) -> Tensor:
         pytest.skip("this noise can't be enumerated: see test_mean_of_many_draws_is_exact")
 
-    logistic = gumbel
+    logistic = normal = gumbel
 
 
 class SameForEveryRow(Sampler):
@@ -82,6 +82,9 @@ class SameForEveryRow(Sampler):
 
     def bernoulli(self, probabilities: Tensor, samples: int) -> Tensor:
         return _repeated(super().bernoulli(probabilities[:1], samples), probabilities)
+
+    def normal(self, like: Tensor, samples: int) -> Tensor:
+        return _repeated(super().normal(like[:1], samples), like)
 
     def _exponential(self, like: Tensor, samples: int) -> Tensor:
         return _repeated(super()._exponential(like[:1], samples), like)

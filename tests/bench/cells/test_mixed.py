@@ -11,7 +11,9 @@ from torch import Tensor
 from bench.cells.evaluation import EvaluationSettings, evaluate, log_evidence
 from bench.cells.examples import likeliest
 from bench.cells.step import CountedCost
+from estimators import make
 from estimators.base import Estimator
+from estimators.distributions.mixed import MixedDistribution
 from estimators.sampler import Sampler
 from estimators.spaces import Bits
 from estimators.spaces.distribution import Distribution
@@ -70,7 +72,7 @@ class Model:
 
 
 def evaluated(task: Task, settings: EvaluationSettings) -> dict[str, float | None]:
-    estimator = cast(Estimator, SimpleNamespace(distribution=Atoms))
+    estimator = cast(Estimator, SimpleNamespace(distribution=Atoms, own_model=True))
     return evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
 
 
@@ -113,3 +115,45 @@ def test_its_mode_alone_is_shown() -> None:
     assert found.z.shape == (2, 1, BITS)
     torch.testing.assert_close(found.probability, torch.full((2, 1), 0.5**3).double())
     assert found.support.isinf().all()
+
+
+class Bright(Model):
+    """f(z) = Σ i z_i², of scores that differ."""
+
+    def encode(self, batch: object) -> Encoding:
+        scores = torch.linspace(-2, 2, ROWS * BITS, dtype=torch.float64).view(ROWS, BITS)
+        return Encoding(scores, scores, ())
+
+    def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
+        return z.square() @ torch.arange(1.0, BITS + 1).to(z)
+
+
+@pytest.mark.parametrize("most", [2**BITS, 1])
+def test_rounded_it_is_evaluated_as_what_is_discrete(most: int) -> None:
+    """The law of a hard concrete bit's nearest value is that of a Bernoulli bit of its score."""
+    task, settings = cast(Task, Bright()), EvaluationSettings(max_summed=most, samples=4000)
+
+    def found(name: str) -> dict[str, float | None]:
+        estimator = make(name, Bits(BITS))
+        return evaluate(task, estimator, CountedCost(task), settings, "test", Streams(0), True)
+
+    mixed, hard = found("hard-concrete"), found("sfe")
+    for name in ("elbo", "loss", "nll"):
+        assert mixed[f"rounded_{name}"] == pytest.approx(
+            hard[name], abs=0.02 if most == 1 else 1e-9
+        )
+        assert abs(mixed[name] - hard[name]) > 0.01  # type: ignore[operator]
+        assert hard.get(f"rounded_{name}") is None
+    q = make("hard-concrete", Bits(BITS)).distribution(Bright().encode(0).scores)
+    assert isinstance(q, MixedDistribution)
+    assert mixed["on_vertex"] == pytest.approx(float(q.on_vertex().mean()))
+    assert hard["on_vertex"] is None
+
+
+def test_what_is_shown_of_it_is_rounded() -> None:
+    scores = torch.tensor([[0.5, -2.0, 1.0]], dtype=torch.float64)
+    q, plain = (make(n, Bits(BITS)).distribution(scores) for n in ("hard-concrete", "sfe"))
+    for wanted, part in zip(
+        likeliest(plain, Bits(BITS), 8), likeliest(q, Bits(BITS), 8), strict=True
+    ):
+        torch.testing.assert_close(part, wanted)

@@ -7,8 +7,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from estimators.pathwise import straight_through
 from estimators.relaxed.gumbel import GumbelRao, StraightThroughGumbel
-from estimators.relaxed.pathwise import straight_through
 from estimators.sampler import Sampler
 from estimators.spaces import Bits, Categoricals, Space
 from estimators.spaces.base import Factorised

@@ -1,0 +1,1 @@
+"""Estimators through a mixed variable: continuous, with atoms at the assignments."""
