@@ -12,7 +12,6 @@ from estimators.oracles.through import ThroughOracle, slopes_at
 from estimators.registry import register
 from estimators.sampler import Sampler
 from estimators.searched import Range
-from estimators.spaces.base import Factorised
 from estimators.spaces.distribution import Distribution
 
 
@@ -25,9 +24,9 @@ class Perturbed(ThroughOracle):
         Σ_n ν'(Z_n) ⟨y_n − ȳ, g⟩ / (N − 1)
 
     where ȳ is a control variate: noise of which nothing came adds none. As y_n is 1/N of ȳ, this
-    leaves (N − 1) / N of each term's mean. Noise as the space has it makes E[y] the marginals of q,
-    and the estimate exact for linear costs; where variables are independent for multilinear ones
-    too, as what a variable's slope depends on has noise of its own.
+    leaves (N − 1) / N of each term's mean. Where noise samples q, E[y] is its marginals, and the
+    estimate exact for linear costs; for multilinear ones too, as what a variable's slope depends
+    on has noise of its own. Elsewhere E[y], and the gradient, are those of perturb-and-MAP.
     """
 
     name = "perturbed"
@@ -42,8 +41,8 @@ class Perturbed(ThroughOracle):
     settings: Settings
 
     @property
-    def exact_for(self) -> ExactFor:
-        return "multilinear" if isinstance(self.space, Factorised) else "linear"
+    def exact_for(self) -> ExactFor | None:
+        return "multilinear" if self.space.noise_samples_q else None
 
     def propose(
         self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler

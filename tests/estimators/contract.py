@@ -108,7 +108,7 @@ SUBSETS = Subsets(2, 3, 2)
 FEW_CATEGORIES = Categoricals(1, 3)
 FEW_SEVERAL = Categoricals(2, 2)
 FEW_BITS = Bits(2)
-FEW_SUBSETS = Subsets(1, 3, 2)
+FEW_SUBSETS = Subsets(1, 2, 1)
 """The latter four for batches of two rows: the runs are as many as a row's outcomes, squared."""
 
 
@@ -394,7 +394,8 @@ def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> Non
 
 
 def spaces(
-    estimator: type[Estimator], among: tuple[Space, ...] = (CATEGORICAL, SEVERAL, BITS)
+    estimator: type[Estimator],
+    among: tuple[Space, ...] = (CATEGORICAL, SEVERAL, BITS, SUBSET, SUBSETS),
 ) -> list[Space]:
     """The small problems that an estimator takes."""
     return [space for space in among if isinstance(space, estimator.spaces)]

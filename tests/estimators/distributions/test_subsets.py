@@ -9,9 +9,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from estimators.sampled.score_function import ScoreFunction
 from estimators.sampler import Sampler
 from estimators.spaces import Categoricals, Subsets
 from estimators.spaces.subsets import Chosen, ConditionalBernoulli
+from tests.estimators.contract import Problem, check_expectation, network
 from tests.estimators.every_outcome import EveryOutcome
 
 ROWS = 5
@@ -205,6 +207,20 @@ def test_planted_mistakes_are_caught(
         check(space)
         with pytest.raises(AssertionError):
             check(space, mutant)
+
+
+class DrawnWithNoise(Subsets):
+    """Samples are not those of q."""
+
+    def plain(self, scores: Tensor) -> GumbelTopK:
+        return GumbelTopK(self, scores)
+
+
+def test_the_contract_finds_samples_that_are_not_those_of_q() -> None:
+    right, mutant = Subsets(1, 3, 2), DrawnWithNoise(1, 3, 2)
+    check_expectation(ScoreFunction.make(right), Problem.random(right), network)
+    with pytest.raises(AssertionError):
+        check_expectation(ScoreFunction.make(mutant), Problem.random(mutant), network)
 
 
 def test_one_large_weight_in_three() -> None:
