@@ -13,7 +13,7 @@ from estimators.mappings.categoricals import (
     top_assignments,
     topk_sparsemax_categoricals,
 )
-from estimators.mappings.closed_form import Parametrisation, bit_marginals
+from estimators.mappings.closed_form import Parametrisation, bit_marginals, subset_marginals
 from estimators.mappings.oracles import best_bits, best_bits_within, best_chain
 from estimators.mappings.support import sparsemax
 
@@ -34,6 +34,7 @@ __all__ = [
     "sparsemap_bits",
     "sparsemap_categoricals",
     "sparsemax",
+    "subset_marginals",
     "top_assignments",
     "top_bit_vectors",
     "topk_sparsemax",

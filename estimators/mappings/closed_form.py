@@ -56,6 +56,28 @@ def bit_marginals(
     return single_marginals(shifted, budget).to(scores.dtype)
 
 
+@mapping
+def subset_marginals(scores: Float[Tensor, "B D"], chosen: int) -> Float[Tensor, "B D"]:
+    """The SparseMAP marginals of D bits of which exactly `chosen` are on.
+
+    The projection on the cube cut by Σμ = chosen: clip(η − τ, 0, 1). A pair of variables a bit
+    would halve the scores, and no more.
+
+    Args:
+        scores: of any floating dtype; the work is done in float64.
+        chosen: 1 to D.
+    Returns:
+        Differentiable in the scores.
+    Raises:
+        TypeError: the scores are no floating-point numbers.
+        ValueError: a score is not finite, or `chosen` is out of range.
+    """
+    check_finite(scores)
+    if not 1 <= chosen <= scores.shape[1]:
+        raise ValueError(f"{chosen} bits of {scores.shape[1]} were asked for: take 1 to all")
+    return _project_on_budget(scores.double(), chosen).to(scores.dtype)
+
+
 def single_marginals(shifted: Float64[Tensor, "B D"], budget: int | None) -> Float64[Tensor, "B D"]:
     """Those of finite scores of the problem with one variable a bit.
 

@@ -5,7 +5,8 @@
 with g the slope at z. Where z is a sample of q and f is linear, g is the same at every z, and the
 expected gradient is the difference of marginals (μ(θ) − μ(θ − λ g)) / λ. It goes to J g, the exact
 one, as λ → 0: without the 1/λ it would go to zero. Of another f, the z at which g is taken and how
-far z is from the next depend on each other, and it has no such limit.
+far z is from the next depend on each other, and it has no such limit. Of a structure z is a sample
+of perturb-and-MAP, as published, and the marginals are its own.
 """
 
 from abc import abstractmethod

@@ -22,7 +22,8 @@ class Identity(ThroughOracle):
     P takes off what makes no difference between assignments, and the norm is that of a row, as of
     one bit by itself nothing would be left. Along neither does the answer change, and scores that
     were moved so would drift: what is left is (P g − ⟨g, v⟩ v) / ‖P(θ + ε)‖. ε is the noise of the
-    space, and z a sample of q, or there is none, and z is the mode.
+    space, and z a sample of q, or of perturb-and-MAP where that is not one; or there is none, and z
+    is the mode.
     """
 
     name = "identity"
@@ -31,7 +32,7 @@ class Identity(ThroughOracle):
     class Settings(BaseModel, extra="forbid", frozen=True):
         samples: Annotated[int, SAMPLES] = Field(1, ge=1, description="samples of z for each row")
         noise: Literal["space", "none"] = Field(
-            "space", description="of the scores: that which makes z a sample of q, or none"
+            "space", description="of the scores: that of the space, or none"
         )
 
         @model_validator(mode="after")

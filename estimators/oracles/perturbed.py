@@ -11,7 +11,6 @@ from estimators.oracles.through import ThroughOracle, slopes_at
 from estimators.registry import register
 from estimators.sampler import Sampler
 from estimators.searched import Range
-from estimators.spaces.base import Factorised
 from estimators.spaces.distribution import Distribution
 
 
@@ -25,10 +24,10 @@ class Perturbed(ThroughOracle):
 
     where ȳ is a control variate: noise of which nothing came adds none. As y_n is 1/N of ȳ, this
     leaves (N − 1) / N of each term's mean. Independent variables have a term each: in one for all,
-    the answers of the others, which have noise of their own, would be noise alone. Noise as the
-    space has it makes E[y] the marginals of q, and the estimate exact for linear costs; where
-    variables are independent for multilinear ones too, as what a variable's slope depends on has
-    noise of its own.
+    the answers of the others, which have noise of their own, would be noise alone. Where noise
+    samples q, E[y] is its marginals, and the estimate exact for linear costs; for multilinear ones
+    too, as what a variable's slope depends on has noise of its own. Elsewhere E[y], and the
+    gradient, are those of perturb-and-MAP.
     """
 
     name = "perturbed"
@@ -43,8 +42,8 @@ class Perturbed(ThroughOracle):
     settings: Settings
 
     @property
-    def exact_for(self) -> ExactFor:
-        return "multilinear" if isinstance(self.space, Factorised) else "linear"
+    def exact_for(self) -> ExactFor | None:
+        return "multilinear" if self.space.noise_samples_q else None
 
     def propose(
         self, q: Distribution, features: Float[Tensor, "B F"], sampler: Sampler

@@ -27,7 +27,8 @@ class ThroughOracle(Estimator):
         return 1
 
     def noisy(self, q: Distribution, sampler: Sampler) -> Float[Tensor, "B S *scores"]:
-        """θ + ε, whose best assignment is a sample of q, with the scores' graph."""
+        """θ + ε with the noise of the space, and the scores' graph: its best assignment is a sample
+        of q, or, as the space says, of perturb-and-MAP."""
         return q.scores[:, None] + self.space.noise(q.scores, sampler, self.calls_per_row)
 
     def vertex(self, scores: Float[Tensor, "B S *scores"]) -> Float[Tensor, "B S *point"]:

@@ -1,8 +1,9 @@
 """Straight-through: the decoder sees a vertex, and its slope goes to the marginals, or beyond.
 
 With D ~ q the vertex that the decoder sees, g = ∂f/∂D, μ = soft(scores), and J(μ) = ∂μ/∂scores,
-J(μ) g is exact in expectation where f is linear in each variable (`st`). All of these draw from q
-itself, without noise on the scores.
+J(μ) g is exact in expectation where f is linear in each variable (`st`). A structure is a variable:
+J is the covariance of its point, and of subsets `st` is SIMPLE (Ahmed et al. 2023). All of these
+draw from q itself, without noise on the scores.
 """
 
 from typing import Annotated, ClassVar, Literal, Self

@@ -3,5 +3,6 @@
 from estimators.spaces.base import Factorised, Space
 from estimators.spaces.bits import Bits
 from estimators.spaces.categoricals import Categoricals
+from estimators.spaces.subsets import Subsets
 
-__all__ = ["Bits", "Categoricals", "Factorised", "Space"]
+__all__ = ["Bits", "Categoricals", "Factorised", "Space", "Subsets"]

@@ -36,6 +36,9 @@ class Space(ABC):
     """The log of that."""
     dimension: int
     """Of the hull of all points: one more of them are enough for any mean."""
+    noise_samples_q: bool = True
+    """Whether the best assignment of scores plus `noise` is a sample of the plain q. Of structures
+    no simple noise does that: theirs is perturb-and-MAP, with a law of its own."""
 
     def __init__(self) -> None:
         self.oracle_calls = 0
@@ -97,7 +100,8 @@ class Space(ABC):
     def noise(
         self, like: Float[Tensor, "B *scores"], sampler: Sampler, samples: int
     ) -> Float[Tensor, "B {samples} *scores"]:
-        """Noise for the scores: the best assignment of their sum is a sample of the plain q."""
+        """Noise for the scores. The best assignment of their sum is a sample of the plain q where
+        `noise_samples_q`; else of a law that is another one, but concentrates where q does."""
 
     @abstractmethod
     def noise_slope(self, noise: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
@@ -122,6 +126,8 @@ class Space(ABC):
 
 class Factorised(Space):
     """A space of independent variables: q is a product, and marginals say all of it."""
+
+    name = "factorised spaces"
 
     @abstractmethod
     def topk_sparsemax(

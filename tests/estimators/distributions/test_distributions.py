@@ -1,5 +1,6 @@
 """Distributions against formulas written out over all assignments."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,12 @@ from torch import Tensor
 from estimators.distributions.sparse import SparseDistribution
 from estimators.mappings import sparsemap_bits, sparsemap_categoricals
 from estimators.sampler import Sampler
-from estimators.spaces import Bits, Categoricals, Factorised, Space
+from estimators.spaces import Bits, Categoricals, Factorised, Space, Subsets
 from estimators.spaces.distribution import FiniteDistribution
 
 ROWS = 4
 BITS, CATEGORICAL, SEVERAL = Bits(3), Categoricals(1, 5), Categoricals(2, 3)
+SUBSETS = Subsets(2, 4, 2)
 
 
 def scores(space: Space) -> Tensor:
@@ -49,7 +51,7 @@ CASES = {
     f"{make.__name__}-{space}": (make, space)
     for make in MAKERS
     for space in (BITS, CATEGORICAL, SEVERAL)
-}
+} | {f"plain-{SUBSETS}": (plain, SUBSETS)}
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
@@ -98,7 +100,7 @@ def test_samples_have_the_probabilities(case: tuple[FiniteDistribution, Tensor])
     draws = 20_000
     z = q.sample(Sampler(torch.Generator().manual_seed(0)), draws)
     p = q.log_prob(every).exp()
-    same = (z[:, :, None] == every[:, None]).all(dim=3)
+    same = (z[:, :, None] == every[:, None]).flatten(3).all(dim=3)
     frequency = same.double().mean(dim=1)
     assert ((frequency - p).abs() <= 5 * (p * (1 - p) / draws).sqrt() + 1e-12).all()
 
@@ -114,7 +116,7 @@ def test_softmax_and_bits_are_what_they_are_called() -> None:
     torch.testing.assert_close(BITS.plain(eta).log_prob(z.expand(ROWS, -1, -1)).exp(), by_hand)
 
 
-@pytest.mark.parametrize("space", [BITS, CATEGORICAL, SEVERAL], ids=repr)
+@pytest.mark.parametrize("space", [BITS, CATEGORICAL, SEVERAL, SUBSETS], ids=repr)
 def test_the_plain_q_is_the_exponential_family_of_points(space: Space) -> None:
     s = scores(space)
     every = space.every(s)
@@ -169,8 +171,13 @@ def test_the_entropy_of_a_bit_that_is_certain_is_zero(dtype: torch.dtype) -> Non
         torch.testing.assert_close(found, torch.zeros_like(found), rtol=0, atol=1e-41)
 
 
-@pytest.mark.parametrize("make", [plain, sparsemax])
-@pytest.mark.parametrize("space", [Bits(3), Categoricals(1, 3), Categoricals(2, 3)], ids=repr)
+@pytest.mark.parametrize(
+    ("make", "space"),
+    [
+        *itertools.product((plain, sparsemax), (Bits(3), Categoricals(1, 3), Categoricals(2, 3))),
+        (plain, Subsets(1, 3, 2)),
+    ],
+)
 def test_entropy_survives_certainty(make: Make, space: Space) -> None:
     far = torch.zeros(2, *space.scores_shape)
     far.view(2, -1)[:, 0] = torch.tensor([200.0, 1e4])

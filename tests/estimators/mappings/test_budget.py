@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from estimators.mappings import Parametrisation, bit_marginals, sparsemap_bits
+from estimators.mappings import (
+    Parametrisation,
+    bit_marginals,
+    sparsemap_bits,
+    subset_marginals,
+)
 from tests.estimators.mappings.test_mappings import SOLVERS, random_scores
 
 ROUNDING = 2e-10
@@ -72,6 +77,43 @@ def test_marginals_are_exact_at_any_magnitude(
         assert solution.residual <= 1e-6
         mean = torch.einsum("bm,bmd->bd", solution.probabilities, solution.vertices)
         torch.testing.assert_close(mean.double(), wanted, rtol=0, atol=2e-6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    size=st.integers(1, 10),
+    chosen=st.integers(1, 10),
+    scale=MAGNITUDES,
+    offset=MAGNITUDES,
+    ties=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 10**6),
+)
+def test_marginals_of_subsets_are_exact_at_any_magnitude(
+    size: int,
+    chosen: int,
+    scale: float,
+    offset: float,
+    ties: bool,
+    dtype: torch.dtype,
+    seed: int,
+) -> None:
+    """A level where all bits would be on makes the budget bind, and makes no other difference."""
+    chosen = min(chosen, size)
+    scores = random_scores(1, size, seed, scale)
+    scores = ((scores.round() if ties else scores) - offset).to(dtype)
+    eta = [Fraction(score) for score in scores[0].tolist()]
+    exact = [float(m) for m in exact_marginals([s - min(eta) + 1 for s in eta], chosen)]
+    found = subset_marginals(scores, chosen).double()[0]
+    room = ROUNDING + torch.finfo(dtype).eps
+    torch.testing.assert_close(found, torch.tensor(exact, dtype=torch.float64), rtol=0, atol=room)
+    assert float(found.sum()) == pytest.approx(chosen, abs=size * room)
+
+
+def test_subsets_of_too_many_bits_or_of_none_have_no_marginals() -> None:
+    for chosen in (0, 5):
+        with pytest.raises(ValueError, match="take 1 to all"):
+            subset_marginals(torch.zeros(1, 4), chosen)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3, 1e4, 1e5, 1e6])

@@ -1,5 +1,6 @@
 """Every mapping, and every q, keeps to the dtype of its scores, which are floats."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from estimators import mappings
 from estimators.distributions.sparse import SparseDistribution
 from estimators.mappings import best_bits, sparsemap_bits
-from estimators.spaces import Bits, Categoricals, Factorised
+from estimators.spaces import Bits, Categoricals, Factorised, Space, Subsets
 
 # (B, 4) scores of bits, or of a variable.
 MAPPINGS: dict[str, Callable[[Tensor], object]] = {
@@ -20,6 +21,7 @@ MAPPINGS: dict[str, Callable[[Tensor], object]] = {
     "sparsemap_bits": lambda s: sparsemap_bits(s, 1),
     "sparsemap_categoricals": lambda s: mappings.sparsemap_categoricals(s[:, None]),
     "sparsemax": mappings.sparsemax,
+    "subset_marginals": lambda s: mappings.subset_marginals(s, 2),
     "top_assignments": lambda s: mappings.top_assignments(s[:, None], 3),
     "top_bit_vectors": lambda s: mappings.top_bit_vectors(s, 3),
     "topk_sparsemax": lambda s: mappings.topk_sparsemax(s, 3),
@@ -75,21 +77,25 @@ def test_a_mapping_keeps_to_its_dtype_under_autocast(name: str, dtype: torch.dty
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("space", SPACES, ids=repr)
-def test_a_q_refuses_integers(space: Factorised, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("space", [*SPACES, Subsets(2, 4, 2)], ids=repr)
+def test_a_q_refuses_integers(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
     with pytest.raises(TypeError, match=r"^the scores are torch.int64: give floating-point"):
         space.plain(torch.zeros(3, *space.scores_shape, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("space", SPACES, ids=repr)
-@pytest.mark.parametrize("sparse", [False, True])
-def test_a_q_keeps_to_its_dtype_under_autocast(space: Factorised, sparse: bool) -> None:
+@pytest.mark.parametrize(
+    ("space", "sparse"),
+    [*itertools.product(SPACES, [False, True]), (Subsets(2, 4, 2), False)],
+    ids=str,
+)
+def test_a_q_keeps_to_its_dtype_under_autocast(space: Space, sparse: bool) -> None:
     s = scores(*space.scores_shape)
 
     def everything(s: Tensor) -> tuple[Tensor, ...]:
         q = space.plain(s)
         if sparse:
+            assert isinstance(space, Factorised)
             q = SparseDistribution(space, s, *space.topk_sparsemax(s, 3))  # type: ignore[assignment]
         every = space.every(s).expand(3, *space.every(s).shape)
         label = [q.label_loss(q.mode())] if isinstance(space, Categoricals) else []

@@ -1,5 +1,6 @@
 """Estimators through an oracle where they are exact, and against loops over every assignment."""
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -18,13 +19,15 @@ from estimators.oracles.projected import Spigot
 from estimators.oracles.through import ThroughOracle
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
-from estimators.spaces import Bits, Categoricals, Space
+from estimators.spaces import Bits, Space, Subsets
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
     COSTS,
     FEATURES,
     SEVERAL,
+    SUBSET,
+    SUBSETS,
     CostFunction,
     Problem,
     central_differences,
@@ -46,6 +49,8 @@ from tests.estimators.relaxed.test_relaxations import (
 )
 
 SPACES = [BITS, CATEGORICAL, SEVERAL]
+STRUCTURES = [*SPACES, SUBSET, SUBSETS]
+"""And spaces whose noise does not sample q."""
 DRAWS = 200_000
 STEPS = (0.1, 1.0, 10.0)
 ALL: list[type[Estimator]] = [
@@ -109,6 +114,35 @@ def test_aimle_of_a_linear_cost_is_a_difference_of_marginals(space: Space, diffe
     check_linear(AdaptiveIMLE.make(space, start=0.8, difference=difference), wanted, problem)
 
 
+def chances_with_noise(space: Subsets, scores: Tensor) -> Tensor:
+    """Of the items, of being among the k best with Gumbel noise: they come one after the other,
+    with probabilities in proportion to the exponentials of their scores."""
+    weight, chances = scores.exp(), torch.zeros_like(scores)
+    for order in itertools.permutations(range(space.items), space.chosen):
+        taken, p = torch.zeros(space.items, dtype=scores.dtype), scores.new_ones(space.variables)
+        for item in order:
+            p = p * weight[:, item] / (weight * (1 - taken)).sum(dim=1)
+            taken[item] = 1
+        chances = chances + p[:, None] * taken
+    return chances
+
+
+@pytest.mark.parametrize("space", [SUBSET, SUBSETS], ids=repr)
+def test_noise_that_does_not_sample_q_has_marginals_of_its_own(space: Subsets) -> None:
+    """Whose differences are I-MLE's, and whose slopes those of perturbed optimisers."""
+    problem = Problem.random(space, seed=5)
+    scores, slope = problem.scores, problem.theta.view_as(problem.scores)
+    moved = chances_with_noise(space, scores) - chances_with_noise(space, scores - 0.7 * slope)
+    wanted = central_differences(
+        lambda s: (chances_with_noise(space, s) * slope).sum(), problem.scores
+    )
+    check_linear(IMLE.make(space, step=0.7, samples=2), moved / 0.7, problem)
+    check_linear(Perturbed.make(space), wanted, problem)
+    q = central_differences(lambda s: (space.soft(s) * slope).sum(), problem.scores)
+    with pytest.raises(AssertionError):
+        check_linear(Perturbed.make(space), q, problem)
+
+
 @pytest.mark.parametrize("f", COSTS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("space", [PAIR, BIT], ids=repr)
@@ -138,7 +172,7 @@ def check_same_noise(kind: type[Estimator], space: Space) -> None:
     assert (found.scores == 0).all()
 
 
-@pytest.mark.parametrize("space", SPACES, ids=repr)
+@pytest.mark.parametrize("space", STRUCTURES, ids=repr)
 @pytest.mark.parametrize("kind", ALL)
 def test_no_slope_leaves_nothing(kind: type[Estimator], space: Space) -> None:
     check_same_noise(kind, space)
@@ -179,7 +213,7 @@ def test_planted_mistakes_are_caught() -> None:
 
 @pytest.mark.parametrize("f", [network, steep], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("space", SPACES, ids=repr)
+@pytest.mark.parametrize("space", STRUCTURES, ids=repr)
 def test_blackbox_is_a_loop_over_all_assignments(
     space: Space, step: float, f: CostFunction
 ) -> None:
@@ -192,7 +226,7 @@ def test_blackbox_is_a_loop_over_all_assignments(
         torch.testing.assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("space", SPACES, ids=repr)
+@pytest.mark.parametrize("space", [*SPACES, SUBSETS], ids=repr)
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
@@ -269,7 +303,7 @@ def test_answers_that_agree_have_no_gradient(space: Space) -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("target", ["spigot", "ce"])
-@pytest.mark.parametrize("space", SPACES, ids=repr)
+@pytest.mark.parametrize("space", STRUCTURES, ids=repr)
 def test_spigot_projects_on_the_hull_of_all_points(space: Space, target: str, step: float) -> None:
     for seed in range(5):
         problem = Problem.random(space, seed)
@@ -294,7 +328,7 @@ def test_spigot_is_the_slope_less_its_mean_on_the_support_that_is_reached() -> N
     torch.testing.assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("space", SPACES, ids=repr)
+@pytest.mark.parametrize("space", STRUCTURES, ids=repr)
 def test_small_steps_of_marginals_give_slopes(space: Space) -> None:
     """What the projection leaves of g where μ is inside, and the gradient of f(μ)."""
     problem = Problem.random(space, seed=2)
@@ -312,7 +346,7 @@ def test_small_steps_of_marginals_give_slopes(space: Space) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("space", SPACES, ids=repr)
+@pytest.mark.parametrize("space", STRUCTURES, ids=repr)
 def test_the_identity_of_points_and_the_exponentiated_step(space: Space, step: float) -> None:
     problem = Problem.random(space, seed=3)
     g = slope_at(problem, network, best_of_all(space, problem.scores))
@@ -325,7 +359,7 @@ def test_the_identity_of_points_and_the_exponentiated_step(space: Space, step: f
     torch.testing.assert_close(found, wanted.flatten())
 
 
-@pytest.mark.parametrize("space", SPACES, ids=repr)
+@pytest.mark.parametrize("space", STRUCTURES, ids=repr)
 def test_identity_is_the_slope_of_normalised_scores(space: Space) -> None:
     """Without noise. It has no part along the scores, nor along what no answer depends on."""
     problem = Problem.random(space, seed=3)
@@ -333,7 +367,7 @@ def test_identity_is_the_slope_of_normalised_scores(space: Space) -> None:
 
     def along(scores: Tensor) -> Tensor:
         own = scores.clone()
-        if isinstance(space, Categoricals):
+        if not isinstance(space, Bits):
             own = own - own.mean(dim=1, keepdim=True)
         return g @ own.flatten() / own.square().sum().sqrt()
 
@@ -350,7 +384,7 @@ def test_identity_takes_one_sample_without_noise() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [0.0, 30.0])
-@pytest.mark.parametrize("space", SPACES, ids=repr)
+@pytest.mark.parametrize("space", STRUCTURES, ids=repr)
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [

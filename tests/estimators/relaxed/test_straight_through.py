@@ -20,18 +20,21 @@ from estimators.relaxed.straight_through import (
     StraightThrough,
 )
 from estimators.sampler import Sampler
-from estimators.spaces import Bits, Categoricals, Space
+from estimators.spaces import Bits, Categoricals, Space, Subsets
 from estimators.spaces.distribution import Distribution, PlainDistribution
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
     SEVERAL,
+    SUBSET,
+    SUBSETS,
     CostFunction,
     Problem,
     check_exact_for,
     check_expectation,
     cubic,
     exact,
+    expectation,
     linear,
     multilinear,
     network,
@@ -308,3 +311,48 @@ def test_what_is_planted_is_found(
     monkeypatch.setattr(where, name, planted)
     with pytest.raises(AssertionError, match="not close"):
         check_formula(kind, settings, formula, problem)
+
+
+def joint_and_points(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Probabilities (M,) of every assignment, and their points (M, P)."""
+    points = problem.point(problem.assignments())
+    return (points @ problem.scores.flatten()).softmax(dim=0), points
+
+
+@pytest.mark.parametrize("f", [linear, cubic, network], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("space", [SUBSET, SUBSETS], ids=repr)
+def test_of_subsets_it_is_the_covariance_times_the_slope(space: Subsets, f: CostFunction) -> None:
+    """The mean over every assignment, of the whole covariance: SIMPLE."""
+    problem = Problem.random(space, seed=2)
+    p, points = joint_and_points(problem)
+    away = points - p @ points
+    leaf = points.clone().requires_grad_()
+    (slopes,) = torch.autograd.grad(f(leaf, problem.theta.expand_as(leaf)).sum(), leaf)
+    wanted = torch.einsum("m,mp,mq,q->p", p, away, away, p @ slopes).view_as(problem.scores)
+    found = expectation(StraightThrough.make(space), problem, f)
+    torch.testing.assert_close(found.scores, wanted)
+
+
+@pytest.mark.parametrize("f", [linear, cubic, network], ids=lambda f: f.__name__)
+def test_one_item_of_a_subset_is_a_category(f: CostFunction) -> None:
+    one, other = Subsets(1, 4, 1), Categoricals(1, 4)
+    problem = Problem.random(one, seed=2)
+    found = expectation(StraightThrough.make(one), problem, f)
+    as_category = Problem(other, problem.scores, problem.theta)
+    wanted = expectation(StraightThrough.make(other), as_category, f)
+    torch.testing.assert_close(found.scores, wanted.scores)
+
+
+class AsIndependentBits(Subsets):
+    """The derivative of a marginal is that of a bit alone."""
+
+    def soft(self, scores: Tensor) -> Tensor:
+        mu = super().soft(scores).detach()
+        return mu + mu * (1 - mu) * (scores - scores.detach())
+
+
+def test_a_covariance_that_is_its_diagonal_is_caught() -> None:
+    right, mutant = Subsets(2, 3, 2), AsIndependentBits(2, 3, 2)
+    check_exact_for(StraightThrough.make(right), right)
+    with pytest.raises(AssertionError):
+        check_exact_for(StraightThrough.make(mutant), mutant)
