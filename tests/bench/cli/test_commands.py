@@ -140,7 +140,10 @@ def test_estimators_are_listed_by_wing_in_words_that_are_whole(width: int) -> No
 
 def test_a_setting_is_listed_with_its_default_and_what_turns_it() -> None:
     (row,) = [line for line in listed(300) if line.startswith("│ rebar ")]
-    assert " temperature=0.5 (0.1…1) noise=tied (tied|independent) " in row
+    assert (
+        " temperature=0.5 (0.1…1) temperature_is=fixed (fixed|trained) noise=tied (tied|indep"
+        in row
+    )
     assert " baseline_learning_rate=0.001 (0.0001…0.03) " in row
     (row,) = [line for line in listed(300) if line.startswith("│ sfe-ma ")]
     assert " samples=1 (1…16) decay=0.9 (0.5…0.99)* " in row
