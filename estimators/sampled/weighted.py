@@ -12,7 +12,7 @@ fall below λ, to which no price belongs.
 from typing import Annotated, ClassVar, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
@@ -24,7 +24,7 @@ from estimators.spaces.base import Space
 from estimators.spaces.distribution import Distribution
 
 LOWEST = -20.0
-"""Of log T, which would fall forever where all costs are equal."""
+"""Of log T, where costs are so near each other that rounding tells them apart."""
 
 
 @register
@@ -88,10 +88,11 @@ class DAPS(Estimator):
         temperature = self.log_temperature.exp()
         weights = ((costs.amin(dim=1, keepdim=True) - costs) / temperature).softmax(dim=1)
         signal = temperature * (1 / self.settings.samples - weights)
+        share = effective_share(weights, unlike(costs), self.settings.effective)
         return Estimate(
             objective=costs.mean(dim=1),
             surrogate=(signal * q.log_prob(proposal.extras["z"])).sum(dim=1),
-            diagnostics={"temperature": temperature, "effective": effective_share(weights)},
+            diagnostics={"temperature": temperature, "effective": share},
         )
 
     def update(self, proposal: Proposal, evaluated: Evaluated, estimate: Estimate) -> None:
@@ -99,6 +100,17 @@ class DAPS(Estimator):
         self.log_temperature.add_(self.settings.rate * missing).clamp_(min=LOWEST)
 
 
-def effective_share(weights: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
-    """1 / (K Σ_k w_k²), the mean over rows."""
-    return (1 / weights.square().mean(dim=1)).mean() / weights.shape[1] ** 2
+def unlike(costs: Float[Tensor, "B K"]) -> Bool[Tensor, " B"]:
+    """Rows whose samples differ in cost. Of another all are effective at any temperature: where q is
+    sure of most rows, these would have it fall for ever, and the estimate with it."""
+    apart = costs.amax(dim=1) - costs.amin(dim=1)
+    return apart > 1e-5 * costs.abs().amax(dim=1)
+
+
+def effective_share(
+    weights: Float[Tensor, "B K"], rows: Bool[Tensor, " B"], otherwise: float
+) -> Float[Tensor, ""]:
+    """1 / (K Σ_k w_k²), the mean over these rows; or what to have where there is none."""
+    share = (1 / weights.square().mean(dim=1)) / weights.shape[1] ** 2
+    mean = torch.where(rows, share, 0).sum() / rows.sum().clamp(min=1)
+    return torch.where(rows.any(), mean, otherwise)

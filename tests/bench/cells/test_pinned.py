@@ -31,6 +31,7 @@ def one_thread() -> Iterator[None]:
 
 def check_pinned(loss: float, pinned: float) -> None:
     """To the bit, where that can be."""
+    print("PIN", loss, pinned)
     same = kernels() == "pinned to AVX2, AuthenticAMD"
     assert loss == (pinned if same else pytest.approx(pinned, rel=1e-5))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from estimators.base import Evaluated
 from estimators.sampled.other_assignments import LeaveOneOut
-from estimators.sampled.weighted import DAPS, LOWEST, effective_share
+from estimators.sampled.weighted import DAPS, effective_share
 from estimators.sampler import Sampler
 from estimators.spaces import Space
 from tests.estimators.contract import (
@@ -129,19 +129,27 @@ def step_of(estimator: DAPS, costs: Tensor) -> float:
     return float(estimate.diagnostics["effective"])
 
 
-def test_equal_costs_have_no_gradient_at_any_temperature() -> None:
-    estimator, costs = DAPS.make(FEW_BITS), torch.full((2, 4), 1e3)
-    for _ in range(400):
-        step_of(estimator, costs.flatten())
-    assert estimator.log_temperature == LOWEST
-    estimator.double()
-    assert (signal_of(estimator, costs.double()) == 0).all()
+def test_equal_costs_have_no_gradient_and_move_nothing() -> None:
+    """Half of the rows have none: the target is met by the others, as if there were no more."""
+    generator = torch.Generator().manual_seed(0)
+    among, alone = (DAPS.make(FEW_BITS).double() for _ in range(2))
+    for _ in range(300):
+        costs = torch.randn(32, 4, generator=generator, dtype=torch.float64)
+        equal = torch.full((32, 4), 1e3, dtype=torch.float64)
+        step_of(alone, costs.flatten())
+        step_of(among, torch.cat([costs, equal]).flatten())
+        step_of(among, equal.flatten())
+    torch.testing.assert_close(among.log_temperature, alone.log_temperature)
+    assert (signal_of(among, torch.full((2, 4), 7.0).double()) == 0).all()
 
 
 def test_what_is_effective_is_the_inverse_sum_of_squares() -> None:
-    """Of rows with 1, 2 and 4 of 4 samples, all alike."""
+    """Of rows with 1, 2 and 4 of 4 samples, all alike, but for the last."""
     weights = numbers([[1, 0, 0, 0], [0.5, 0, 0.5, 0], [0.25, 0.25, 0.25, 0.25]])
-    assert float(effective_share(weights)) == pytest.approx((1 + 2 + 4) / 12)
+    every, two = torch.ones(3, dtype=torch.bool), torch.tensor([True, True, False])
+    assert float(effective_share(weights, every, 0)) == pytest.approx((1 + 2 + 4) / 12)
+    assert float(effective_share(weights, two, 0)) == pytest.approx((1 + 2) / 8)
+    assert float(effective_share(weights, ~every, 0.7)) == pytest.approx(0.7)
 
 
 def test_the_temperature_moves_by_what_is_missing() -> None:
