@@ -16,7 +16,7 @@ from bench.cells.cell import Cell
 from bench.cells.training import Trainer
 from estimators.distributions.mixed import MixedDistribution
 from estimators.distributions.sparse import SparseDistribution
-from estimators.spaces import Factorised, Space
+from estimators.spaces import Ranked, Space
 from estimators.spaces.distribution import Distribution, FiniteDistribution
 from tasks.examples import Example, Likeliest
 from tasks.streams import Streams, derive_seed
@@ -35,7 +35,7 @@ def likeliest(q: Distribution, space: Space, most: int) -> Likeliest:
         return Likeliest(z, q.log_prob(z).exp(), q.scores.new_full((len(z),), math.inf))
     sizes = q.support_sizes
     listed = isinstance(q, SparseDistribution) or space.single
-    if isinstance(space, Factorised) and not listed:  # the support may be more than can be listed
+    if isinstance(space, Ranked) and not listed:  # the support may be more than can be listed
         z, _ = space.topk_sparsemax(q.scores, min(most, space.count))
         return Likeliest(z, q.log_prob(z).exp(), sizes)
     z, row, probability = q.support

@@ -15,6 +15,7 @@ from estimators.mappings.categoricals import (
 )
 from estimators.mappings.closed_form import Parametrisation, bit_marginals, subset_marginals
 from estimators.mappings.oracles import best_bits, best_bits_within, best_chain
+from estimators.mappings.subsets import above_the_rest, top_subsets, topk_sparsemax_subsets
 from estimators.mappings.support import sparsemax
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "SparseAssignments",
     "SparseSolution",
     "TopKAssignments",
+    "above_the_rest",
     "all_bit_vectors",
     "best_bits",
     "best_bits_within",
@@ -37,6 +39,8 @@ __all__ = [
     "subset_marginals",
     "top_assignments",
     "top_bit_vectors",
+    "top_subsets",
     "topk_sparsemax",
     "topk_sparsemax_categoricals",
+    "topk_sparsemax_subsets",
 ]

@@ -1,8 +1,8 @@
 """Latent spaces: one file each, with its plain q."""
 
-from estimators.spaces.base import Factorised, Space
+from estimators.spaces.base import Factorised, Ranked, Space
 from estimators.spaces.bits import Bits
 from estimators.spaces.categoricals import Categoricals
 from estimators.spaces.subsets import Subsets
 
-__all__ = ["Bits", "Categoricals", "Factorised", "Space", "Subsets"]
+__all__ = ["Bits", "Categoricals", "Factorised", "Ranked", "Space", "Subsets"]

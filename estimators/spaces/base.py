@@ -124,10 +124,10 @@ class Space(ABC):
         that q depends on."""
 
 
-class Factorised(Space):
-    """A space of independent variables: q is a product, and marginals say all of it."""
+class Ranked(Space):
+    """A space whose assignments can be listed from the best on."""
 
-    name = "factorised spaces"
+    name = "spaces with a list of the best"
 
     @abstractmethod
     def topk_sparsemax(
@@ -139,6 +139,12 @@ class Factorised(Space):
         Raises:
             ValueError: k is out of range, or a score is not finite.
         """
+
+
+class Factorised(Ranked):
+    """A space of independent variables: q is a product, and marginals say all of it."""
+
+    name = "factorised spaces"
 
     @abstractmethod
     def smoothed(

@@ -22,13 +22,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.mappings import subset_marginals
+from estimators.mappings import above_the_rest, subset_marginals, topk_sparsemax_subsets
 from estimators.sampler import Sampler
-from estimators.spaces.base import Space
+from estimators.spaces.base import Ranked
 from estimators.spaces.structured import MOST_LISTED, Structured
 
 
-class Subsets(Space):
+class Subsets(Ranked):
     """{z ∈ {0, 1}^n: Σ z = k}^V.
 
     Args:
@@ -119,6 +119,11 @@ class Subsets(Space):
             return torch.zeros_like(scores)
         return scores - scores.mean(dim=-1, keepdim=True)
 
+    def topk_sparsemax(
+        self, scores: Float[Tensor, "B V n"], k: int
+    ) -> tuple[Float[Tensor, "B {k} V n"], Float[Tensor, "B {k}"]]:
+        return topk_sparsemax_subsets(scores, self.chosen, k)
+
 
 @cache
 def _combinations(items: int, chosen: int) -> Int[Tensor, "M k"]:
@@ -142,14 +147,12 @@ class OnOff(NamedTuple):
 class Chosen:
     """Independent bits given that k of them are on: the recursions, along the last dimension.
 
-    Scores are taken from a level between the k best and the others, which makes no difference to q:
-    so large ones cost no digits, and it is likely that k bits are on.
+    Scores are taken from a level at which it is likely that k bits are on.
     """
 
     def __init__(self, scores: Float[Tensor, "*batch n"], chosen: int) -> None:
         self.chosen = chosen
-        best = scores.detach().topk(min(chosen + 1, scores.shape[-1]), dim=-1).values
-        above = scores - best[..., -2:].mean(dim=-1, keepdim=True)
+        above = above_the_rest(scores, chosen)
         self.log_p = OnOff(F.logsigmoid(above), F.logsigmoid(-above))
         """Of each bit."""
         self.counts = self._counts()

@@ -21,7 +21,7 @@ from estimators.mappings import (
 )
 from estimators.registry import register
 from estimators.searched import Range
-from estimators.spaces.base import Factorised, Space
+from estimators.spaces.base import Factorised, Ranked, Space
 from estimators.spaces.bits import Bits
 from estimators.spaces.distribution import Distribution
 from estimators.summed.support_sum import SupportSum
@@ -33,7 +33,7 @@ class TopKSparsemax(SupportSum):
 
     name = "topk-sparsemax"
     citation = "Correia et al. 2020, section 4.1"
-    spaces = (Factorised,)
+    spaces = (Ranked,)
     knobs = (Knob("k", (2, 10, 50)),)
 
     class Settings(BaseModel, extra="forbid", frozen=True):
@@ -55,7 +55,7 @@ class TopKSparsemax(SupportSum):
         return self.settings.k
 
     def distribution(self, scores: Float[Tensor, "B *scores"]) -> Distribution:
-        assert isinstance(self.space, Factorised)
+        assert isinstance(self.space, Ranked)
         listed, probabilities = self.space.topk_sparsemax(scores, self.settings.k)
         return SparseDistribution(self.space, scores, listed, probabilities)
 

@@ -15,7 +15,7 @@ from estimators.base import Bias, Estimate, Estimator, Evaluated, Proposal
 from estimators.distributions.sparse import SparseDistribution
 from estimators.registry import register
 from estimators.sampler import Sampler
-from estimators.spaces.base import Factorised, Space
+from estimators.spaces.base import Ranked, Space
 from estimators.spaces.distribution import Distribution, FiniteDistribution
 
 MAX_SUMMED = 256
@@ -76,9 +76,9 @@ class Sparsemax(EnumeratedSum):
 
     name = "sparsemax"
     citation = "Martins & Astudillo 2016; Correia et al. 2020"
-    spaces = (Factorised,)
+    spaces = (Ranked,)
 
     def distribution(self, scores: Float[Tensor, "B *scores"]) -> Distribution:
-        assert isinstance(self.space, Factorised)
+        assert isinstance(self.space, Ranked)
         listed, probabilities = self.space.topk_sparsemax(scores, self.space.count)
         return SparseDistribution(self.space, scores, listed, probabilities)

@@ -12,7 +12,7 @@ from torch import Tensor
 from estimators.distributions.sparse import SparseDistribution
 from estimators.mappings import sparsemap_bits, sparsemap_categoricals
 from estimators.sampler import Sampler
-from estimators.spaces import Bits, Categoricals, Factorised, Space, Subsets
+from estimators.spaces import Bits, Categoricals, Factorised, Ranked, Space, Subsets
 from estimators.spaces.distribution import FiniteDistribution
 
 ROWS = 4
@@ -29,11 +29,11 @@ def plain(space: Space, s: Tensor) -> FiniteDistribution:
     return space.plain(s)
 
 
-def sparsemax(space: Factorised, s: Tensor) -> SparseDistribution:
+def sparsemax(space: Ranked, s: Tensor) -> SparseDistribution:
     return SparseDistribution(space, s, *space.topk_sparsemax(s, space.count))
 
 
-def topk(space: Factorised, s: Tensor) -> SparseDistribution:
+def topk(space: Ranked, s: Tensor) -> SparseDistribution:
     return SparseDistribution(space, s, *space.topk_sparsemax(s, 4))
 
 
@@ -51,7 +51,7 @@ CASES = {
     f"{make.__name__}-{space}": (make, space)
     for make in MAKERS
     for space in (BITS, CATEGORICAL, SEVERAL)
-} | {f"plain-{SUBSETS}": (plain, SUBSETS)}
+} | {f"{make.__name__}-{SUBSETS}": (make, SUBSETS) for make in (plain, sparsemax, topk)}
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())

@@ -1,6 +1,5 @@
 """Every mapping, and every q, keeps to the dtype of its scores, which are floats."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from estimators import mappings
 from estimators.distributions.sparse import SparseDistribution
 from estimators.mappings import best_bits, sparsemap_bits
-from estimators.spaces import Bits, Categoricals, Factorised, Space, Subsets
+from estimators.spaces import Bits, Categoricals, Ranked, Subsets
 
 # (B, 4) scores of bits, or of a variable.
 MAPPINGS: dict[str, Callable[[Tensor], object]] = {
@@ -24,13 +23,15 @@ MAPPINGS: dict[str, Callable[[Tensor], object]] = {
     "subset_marginals": lambda s: mappings.subset_marginals(s, 2),
     "top_assignments": lambda s: mappings.top_assignments(s[:, None], 3),
     "top_bit_vectors": lambda s: mappings.top_bit_vectors(s, 3),
+    "top_subsets": lambda s: mappings.top_subsets(s, 2, 3),
     "topk_sparsemax": lambda s: mappings.topk_sparsemax(s, 3),
     "topk_sparsemax_categoricals": lambda s: mappings.topk_sparsemax_categoricals(s[:, None], 3),
+    "topk_sparsemax_subsets": lambda s: mappings.topk_sparsemax_subsets(s[:, None], 2, 3),
 }
-OTHERS = {"all_bit_vectors", "best_bits", "best_bits_within", "best_chain"}
+OTHERS = {"above_the_rest", "all_bit_vectors", "best_bits", "best_bits_within", "best_chain"}
 """Functions of no scores, and oracles, which `sparsemap` calls with float64."""
 
-SPACES = [Bits(4), Categoricals(1, 4), Categoricals(2, 3)]
+SPACES = [Bits(4), Categoricals(1, 4), Categoricals(2, 3), Subsets(2, 4, 2)]
 
 
 def scores(*shape: int) -> Tensor:
@@ -77,25 +78,21 @@ def test_a_mapping_keeps_to_its_dtype_under_autocast(name: str, dtype: torch.dty
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("space", [*SPACES, Subsets(2, 4, 2)], ids=repr)
-def test_a_q_refuses_integers(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("space", SPACES, ids=repr)
+def test_a_q_refuses_integers(space: Ranked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
     with pytest.raises(TypeError, match=r"^the scores are torch.int64: give floating-point"):
         space.plain(torch.zeros(3, *space.scores_shape, dtype=torch.int64))
 
 
-@pytest.mark.parametrize(
-    ("space", "sparse"),
-    [*itertools.product(SPACES, [False, True]), (Subsets(2, 4, 2), False)],
-    ids=str,
-)
-def test_a_q_keeps_to_its_dtype_under_autocast(space: Space, sparse: bool) -> None:
+@pytest.mark.parametrize("space", SPACES, ids=repr)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_q_keeps_to_its_dtype_under_autocast(space: Ranked, sparse: bool) -> None:
     s = scores(*space.scores_shape)
 
     def everything(s: Tensor) -> tuple[Tensor, ...]:
         q = space.plain(s)
         if sparse:
-            assert isinstance(space, Factorised)
             q = SparseDistribution(space, s, *space.topk_sparsemax(s, 3))  # type: ignore[assignment]
         every = space.every(s).expand(3, *space.every(s).shape)
         label = [q.label_loss(q.mode())] if isinstance(space, Categoricals) else []
