@@ -101,8 +101,8 @@ class DAPS(Estimator):
 
 
 def unlike(costs: Float[Tensor, "B K"]) -> Bool[Tensor, " B"]:
-    """Rows whose samples differ in cost. Of another all are effective at any temperature: where q is
-    sure of most rows, these would have it fall for ever, and the estimate with it."""
+    """Rows whose samples differ in cost. Of another all are effective at any temperature: where q
+    is sure of most rows, these would have it fall for ever, and the estimate with it."""
     apart = costs.amax(dim=1) - costs.amin(dim=1)
     return apart > 1e-5 * costs.abs().amax(dim=1)
 
