@@ -394,8 +394,7 @@ def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> Non
 
 
 def spaces(
-    estimator: type[Estimator],
-    among: tuple[Space, ...] = (CATEGORICAL, SEVERAL, BITS, SUBSET, SUBSETS),
+    estimator: type[Estimator], among: tuple[Space, ...] = (CATEGORICAL, SEVERAL, BITS, SUBSET)
 ) -> list[Space]:
     """The small problems that an estimator takes."""
     return [space for space in among if isinstance(space, estimator.spaces)]
