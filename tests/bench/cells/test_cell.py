@@ -25,14 +25,9 @@ from estimators.summed import sparse as sparse_bits
 from tasks.data.base import DataError
 from tasks.registry import all_tasks
 from tests.bench.conftest import cell_of
+from tests.pairs import ONE_EACH, PAIRS
 from tests.tasks.test_tasks import flatten
 
-PAIRS = [
-    (task.name, name)
-    for task in all_tasks().values()
-    for name, estimator in all_estimators().items()
-    if issubclass(task.space_type, estimator.spaces)
-]
 TIMES = ("train_seconds",)
 
 
@@ -40,7 +35,7 @@ def without_times(rows: list[dict[str, object]]) -> list[dict[str, object]]:
     return [{name: v for name, v in row.items() if name not in TIMES} for row in rows]
 
 
-@pytest.mark.parametrize(("task", "estimator"), PAIRS)
+@pytest.mark.parametrize(("task", "estimator"), ONE_EACH)
 def test_a_cell_trains_alike_twice_and_ends_finite(
     profile: Profile, task: str, estimator: str
 ) -> None:
