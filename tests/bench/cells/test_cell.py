@@ -20,7 +20,7 @@ from bench.profiles.profile import Profile
 from estimators.base import Estimate
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
-from estimators.spaces import Bits
+from estimators.spaces import Bits, Categoricals
 from estimators.summed import sparse as sparse_bits
 from tasks.data.base import DataError
 from tasks.registry import all_tasks
@@ -299,10 +299,11 @@ def test_pairs_that_make_no_sense_are_skipped_with_a_reason(profile: Profile) ->
         for item in plan([*all_tasks()], [*all_estimators()], 1, profile)
     }
     assert {pair: reason for pair, reason in reasons.items() if reason is not None} == {
-        (task, name): f"{name} takes bits only"
-        for task in ("ssvae", "signal_game")
+        (task.name, name): f"{name} takes {space.name} only"
+        for task in all_tasks().values()
         for name, estimator in all_estimators().items()
-        if estimator.spaces == (Bits,)
+        for space in estimator.spaces
+        if estimator.spaces in {(Bits,), (Categoricals,)} and not issubclass(task.space_type, space)
     } | {
         (
             "ssvae",
@@ -332,7 +333,9 @@ def test_slopes_are_not_asked_of_a_decoder_that_takes_no_points(
         for item in plan(["bitvector"], [*all_estimators()], 1, profile)
     }
     assert {name for name, reason in reasons.items() if reason is not None} == {
-        name for name, estimator in all_estimators().items() if estimator.takes_slopes
+        name
+        for name, estimator in all_estimators().items()
+        if estimator.takes_slopes or estimator.spaces == (Categoricals,)
     }
     assert reasons["gumbel"] == (
         "gumbel takes slopes, and the decoder of bitvector no points to take them at"
