@@ -319,8 +319,8 @@ def test_gradients_are_measured_and_reported(
     assert "| gumbel, initial = 2 |" in report
     assert {path.stem for path in (out / "figures").glob("*.png")} == {
         "variance_against_calls", "variance_against_time", "bias_against_variance",
-        "variance_along_training", "bias_along_training", "effect_of_samples", "effect_of_initial",
-        "effect_of_k",
+        "variance_along_training", "bias_along_training", "bias_along_settings",
+        "effect_of_samples", "effect_of_initial", "effect_of_k",
     }  # fmt: skip
     monkeypatch.setattr("analysis.gradients._save_figures", lambda rows, folder: [])
     again = here("gradients", *arguments, "--estimators", names)
