@@ -322,7 +322,7 @@ def test_gradients_are_measured_and_reported(
         "variance_along_training", "bias_along_training", "bias_along_settings",
         "effect_of_samples", "effect_of_initial", "effect_of_k",
     }  # fmt: skip
-    monkeypatch.setattr("analysis.gradients._save_figures", lambda rows, folder: [])
+    monkeypatch.setattr("analysis.gradients.save_gradient_figures", lambda rows, folder: [])
     again = here("gradients", *arguments, "--estimators", names)
     assert "stored" in again.stdout
     assert " ok" not in again.stdout.split("cells:")[1]
