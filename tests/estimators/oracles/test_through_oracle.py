@@ -19,7 +19,7 @@ from estimators.oracles.projected import Spigot
 from estimators.oracles.through import ThroughOracle
 from estimators.registry import all_estimators
 from estimators.sampler import Sampler
-from estimators.spaces import Bits, Space, Subsets
+from estimators.spaces import Bits, Categoricals, Space, Subsets
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
