@@ -98,6 +98,13 @@ class Estimate:
     stored."""
 
 
+def surrogate_of(
+    gradient: Float[Tensor, "B *scores"], scores: Float[Tensor, "B *scores"]
+) -> Float[Tensor, " B"]:
+    """A surrogate that has this gradient in the scores."""
+    return (gradient.detach() * scores).flatten(1).sum(dim=1)
+
+
 class NoSettings(BaseModel, extra="forbid", frozen=True):
     """An estimator with nothing to set."""
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.base import Bias, Estimate, Estimator, Evaluated, Proposal
+from estimators.base import Bias, Estimate, Estimator, Evaluated, Proposal, surrogate_of
 from estimators.sampler import Sampler
 from estimators.spaces.distribution import Distribution
 
@@ -48,7 +48,7 @@ class ThroughOracle(Estimator):
     ) -> Estimate:
         return Estimate(
             objective=evaluated.costs.view(len(gradient), -1).mean(dim=1),
-            surrogate=(gradient * q.scores).flatten(1).sum(dim=1),
+            surrogate=surrogate_of(gradient, q.scores),
             diagnostics=diagnostics,
         )
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.base import Estimate, Evaluated, ExactFor, Knob, Proposal
+from estimators.base import Estimate, Evaluated, ExactFor, Knob, Proposal, surrogate_of
 from estimators.pathwise import Pathwise, PathwiseSettings, straight_through
 from estimators.registry import register
 from estimators.sampler import Sampler
@@ -122,7 +122,7 @@ class ReinMax(FromVertices):
         gradient -= self.space.pulled_back(self.space.soft(scores), slope.mean(dim=1)) / 2
         return Estimate(
             objective=evaluated.costs.view(len(scores), -1).mean(dim=1),
-            surrogate=(gradient * q.scores).flatten(1).sum(dim=1),
+            surrogate=surrogate_of(gradient, q.scores),
         )
 
 

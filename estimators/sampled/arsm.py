@@ -19,9 +19,8 @@ from jaxtyping import Float, Int
 from pydantic import BaseModel
 from torch import Tensor
 
-from estimators.base import Estimate, Evaluated, Proposal
+from estimators.base import Estimate, Evaluated, Proposal, surrogate_of
 from estimators.registry import register
-from estimators.sampled.coupled import along
 from estimators.sampled.coupled_categoricals import OfCategories
 from estimators.sampled.sampling import SamplingSettings
 from estimators.sampler import Sampler
@@ -73,7 +72,7 @@ class ARSM(OfCategories):
         centred = swapped - swapped.mean(dim=1, keepdim=True)
         away = 1 / self.categories - (-proposal.extras["noise"]).softmax(dim=2)
         gradient = torch.einsum("bvj,bmj->bvm", away, centred)
-        return Estimate(f.mean(dim=1), along(gradient.flatten(1), q.scores.flatten(1)))
+        return Estimate(f.mean(dim=1), surrogate_of(gradient, q.scores))
 
 
 def after_swaps(

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from estimators.base import Bias, Estimate, Evaluated, Proposal
+from estimators.base import Bias, Estimate, Evaluated, Proposal, surrogate_of
 from estimators.registry import register
 from estimators.sampled.sampling import Sampling, SamplingSettings
 from estimators.sampler import Sampler
@@ -86,7 +86,7 @@ class MuProp(ControlVariate):
         g = score + linear.detach() * self.pulled_back(mean.squeeze(1), slope)
         return Estimate(
             objective=f.mean(dim=1),
-            surrogate=(g * q.scores).flatten(1).sum(dim=1),
+            surrogate=surrogate_of(g, q.scores),
             own_loss=signal.square().mean(),
             diagnostics={"baseline_error": signal.detach().square().mean()},
         )
@@ -145,7 +145,7 @@ class DoubleControlVariates(FromOthers):
         g = plain + self.strength * change
         return Estimate(
             objective=f.mean(dim=1),
-            surrogate=(g.detach() * q.scores).flatten(1).sum(dim=1),
+            surrogate=surrogate_of(g, q.scores),
             own_loss=g.square().flatten(1).sum(dim=1).mean(),
             diagnostics={"strength": self.strength.detach().clone()},
         )

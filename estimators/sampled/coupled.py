@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.base import Bias, Estimate, Evaluated, Proposal
+from estimators.base import Bias, Estimate, Evaluated, Proposal, surrogate_of
 from estimators.registry import register
 from estimators.sampled.sampling import Sampling, SamplingSettings
 from estimators.sampler import Sampler
@@ -73,11 +73,6 @@ def ratio(scores: Float[Tensor, "*batch"], size: int) -> Float[Tensor, "*batch"]
     return against.sigmoid() / (1 - both)
 
 
-def along(gradient: Float[Tensor, "B D"], scores: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
-    """A surrogate that has this gradient in the scores."""
-    return (gradient.detach() * scores).sum(dim=1)
-
-
 def opposite(
     scores: Float[Tensor, "B *D"], pair: Float[Tensor, "B P 2 *D"]
 ) -> Float[Tensor, "B P *D"]:
@@ -113,7 +108,7 @@ class Pairs(Sampling):
         f = evaluated.costs.view(-1, pairs, 2)
         direction = self.direction(q, proposal, proposal.extras["z"].unflatten(1, (pairs, 2)))
         gradient = ((f[..., 0] - f[..., 1])[..., None] * direction.flatten(2)).mean(dim=1)
-        return Estimate(f.mean(dim=(1, 2)), along(gradient, q.scores.flatten(1)))
+        return Estimate(f.mean(dim=(1, 2)), surrogate_of(gradient, q.scores))
 
 
 @register
@@ -201,4 +196,4 @@ class ARMS(Sampling):
         score = proposal.extras["z"] - q.scores.sigmoid()[:, None]
         covariance = (centred[..., None] * score).sum(dim=1) / (self.settings.samples - 1)
         rho = ratio(q.scores, self.settings.samples)
-        return Estimate(f.mean(dim=1), along(rho * covariance, q.scores))
+        return Estimate(f.mean(dim=1), surrogate_of(rho * covariance, q.scores))

@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
-from estimators.base import Bias, Estimate, Evaluated, Proposal
+from estimators.base import Bias, Estimate, Evaluated, Proposal, surrogate_of
 from estimators.registry import register
-from estimators.sampled.coupled import along, coupled_bits, opposite
+from estimators.sampled.coupled import coupled_bits, opposite
 from estimators.sampled.sampling import Sampling, SamplingSettings
 from estimators.sampler import Sampler
 from estimators.searched import SAMPLES
@@ -107,7 +107,7 @@ class LocalExpectation(Flips):
         mean = self.space.soft(q.scores.detach())
         gradient = self.space.pulled_back(mean, slope.mean(dim=1))
         weighted = (proposal.decoder_weight * evaluated.costs).view(len(z), -1)
-        return Estimate(weighted.sum(dim=1), (gradient * q.scores).flatten(1).sum(dim=1))
+        return Estimate(weighted.sum(dim=1), surrogate_of(gradient, q.scores))
 
 
 @register
@@ -138,7 +138,7 @@ class BitFlip(Flips):
         f = evaluated.costs.view(*z.shape[:2], 2)
         gradient = one_bit(q, z, which, f[..., 0] - f[..., 1])
         weighted = (proposal.decoder_weight * evaluated.costs).view(len(z), -1)
-        return Estimate(weighted.sum(dim=1), along(gradient.mean(dim=1), q.scores))
+        return Estimate(weighted.sum(dim=1), surrogate_of(gradient.mean(dim=1), q.scores))
 
 
 def one_bit(
@@ -188,4 +188,4 @@ class UGC(Flips):
         disarm = (f[..., 0] - f[..., 1])[..., None] * opposite(scores, pair)
         single = one_bit(q, z, which, f[..., 0] - f[..., 2])
         gradient = torch.where(rarer < 0.5 / z.shape[2], single, disarm)
-        return Estimate(f[..., :2].mean(dim=(1, 2)), along(gradient.mean(dim=1), q.scores))
+        return Estimate(f[..., :2].mean(dim=(1, 2)), surrogate_of(gradient.mean(dim=1), q.scores))

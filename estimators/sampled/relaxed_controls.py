@@ -24,7 +24,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from estimators.base import Bias, Estimate, Evaluated, Proposal
+from estimators.base import Bias, Estimate, Evaluated, Proposal, surrogate_of
 from estimators.registry import register
 from estimators.sampled.sampling import Sampling, SamplingSettings
 from estimators.sampler import Sampler
@@ -167,14 +167,14 @@ class RelaxedControl(Sampling):
         """From g at each temperature."""
         at = self.temperatures
         g = torch.stack(found).mean(dim=0)
-        loss, mean = _square(g), g.detach().mean(dim=1)
+        loss = _square(g)
         if self.log_temperature is not None:
             with torch.no_grad():
                 slope = (_square(found[0]) - _square(found[1])) / (2 * STEP)
             loss = loss + slope * (self.log_temperature - self.log_temperature.detach())
         return Estimate(
             objective=f.mean(dim=1),
-            surrogate=(mean * q.scores).flatten(1).sum(dim=1),
+            surrogate=surrogate_of(g.mean(dim=1), q.scores),
             own_loss=loss,
             diagnostics={"temperature": f.new_tensor(math.prod(at) ** (1 / len(at)))},
         )

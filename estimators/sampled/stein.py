@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from estimators.base import Estimate, Evaluated, Proposal
+from estimators.base import Estimate, Evaluated, Proposal, surrogate_of
 from estimators.registry import register
 from estimators.sampled.control_variates import FromOthers
 from estimators.spaces.base import Space
@@ -84,6 +84,6 @@ class RODEO(FromOthers):
         g = ((f - baseline)[..., None] * score + self.strengths[1] * field).mean(dim=1)
         return Estimate(
             objective=f.mean(dim=1),
-            surrogate=(g.detach() * q.scores).sum(dim=1),
+            surrogate=surrogate_of(g, q.scores),
             own_loss=g.square().sum(dim=1).mean(),
         )
