@@ -108,7 +108,7 @@ class Pairs(Sampling):
         f = evaluated.costs.view(-1, pairs, 2)
         direction = self.direction(q, proposal, proposal.extras["z"].unflatten(1, (pairs, 2)))
         gradient = ((f[..., 0] - f[..., 1])[..., None] * direction.flatten(2)).mean(dim=1)
-        return Estimate(f.mean(dim=(1, 2)), surrogate_of(gradient, q.scores))
+        return Estimate(f.mean(dim=(1, 2)), surrogate_of(gradient.view_as(q.scores), q.scores))
 
 
 @register
