@@ -150,7 +150,7 @@ def test_bits_that_are_certain_give_numbers(
         (ARMS, coupled, "ratio", lambda scores, size: torch.ones_like(scores)),
         (BitFlip, one_variable, "chance_of_flip", lambda z, scores: torch.full_like(z, 0.5)),
         (LocalExpectation, one_variable, "chance_of_flip", lambda z, s: torch.full_like(z, 0.5)),
-        (DisARM, coupled, "along", lambda gradient, scores: gradient.detach().sum(dim=1)
+        (DisARM, coupled, "surrogate_of", lambda gradient, scores: gradient.detach().sum(dim=1)
             * scores.sum(dim=1)),
     ],
 )  # fmt: skip
