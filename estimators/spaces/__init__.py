@@ -4,5 +4,6 @@ from estimators.spaces.base import Factorised, Ranked, Space
 from estimators.spaces.bits import Bits
 from estimators.spaces.categoricals import Categoricals
 from estimators.spaces.subsets import Subsets
+from estimators.spaces.trees import Trees
 
-__all__ = ["Bits", "Categoricals", "Factorised", "Ranked", "Space", "Subsets"]
+__all__ = ["Bits", "Categoricals", "Factorised", "Ranked", "Space", "Subsets", "Trees"]
