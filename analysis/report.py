@@ -171,8 +171,9 @@ def notes(table: pd.DataFrame) -> list[str]:
         found.append(
             f"z of {names} may lie between assignments: ELBO, NLL, rate, distortion and loss are "
             "of that model, with a prior of its own. P(vertex) is how often a variable is at one "
-            "of its values. Beside those of other estimators stand the accuracy and what is called "
-            "rounded: they are of z at the nearest assignment."
+            "of its values, P(edge) how often it is on the way between two of them, and vertices "
+            "the mean number of values that it is between. Beside those of other estimators stand "
+            "the accuracy and what is called rounded: they are of z at the nearest assignment."
         )
     ok = table[table["status"] == "ok"]
     if unequal := told(ok):

@@ -22,6 +22,8 @@ COLUMNS = {
     "rate": ("rate (nats)", ".2f"),
     "distortion": ("distortion (nats)", ".2f"),
     "on_vertex": ("P(vertex)", ".2f"),
+    "on_edge": ("P(edge)", ".2f"),
+    "face_vertices": ("vertices", ".2f"),
     "rounded_elbo": ("rounded: ELBO (nats)", ".2f"),
     "rounded_nll": ("rounded: NLL (bits/dim)", ".3f"),
     "rounded_loss": ("rounded: loss (nats)", ".3f"),

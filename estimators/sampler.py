@@ -50,6 +50,14 @@ class Sampler:
         noise = like.new_empty(like.shape[0], samples, *like.shape[1:])
         return noise.normal_(generator=self._generator)
 
+    def gamma(
+        self, shape: Float[Tensor, "B *shape"], samples: int
+    ) -> Float[Tensor, "B {samples} *shape"]:
+        """Gamma variables of scale 1, with the gradient of their shape by implicit
+        differentiation."""
+        repeated = shape[:, None].expand(-1, samples, *[-1] * (shape.dim() - 1))
+        return torch._standard_gamma(repeated.contiguous(), generator=self._generator)
+
     def _exponential(self, like: Tensor, samples: int) -> Tensor:
         noise = like.new_empty(like.shape[0], samples, *like.shape[1:])
         return noise.exponential_(generator=self._generator)

@@ -93,6 +93,9 @@ def evaluate(
             columns["rounded_cost"].append(found)
             columns["rounded_entropy"].append(hard.entropy())
             columns["on_vertex"].append(q.on_vertex())
+            sizes = q.face_sizes(q.sample(sampler, settings.samples)).flatten(1)
+            columns["on_edge"].append((sizes == 2).double().mean(dim=1))
+            columns["face_vertices"].append(sizes.double().mean(dim=1))
     rows = {name: torch.cat(parts).double() for name, parts in columns.items()}
     metrics = _metrics(task, rows, q.log_volume)
     if task.pixels is not None and log_evidence_too:
@@ -123,6 +126,8 @@ def _metrics(task: Task, rows: dict[str, Tensor], log_volume: float) -> dict[str
         "support_max": None if support is None else float(support.max()),
         "unsolved": mean.get("unsolved"),
         "on_vertex": mean.get("on_vertex"),
+        "on_edge": mean.get("on_edge"),
+        "face_vertices": mean.get("face_vertices"),
         "rounded_loss": hard[0],
         "rounded_elbo": hard[1],
     }

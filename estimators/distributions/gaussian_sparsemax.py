@@ -10,13 +10,12 @@ around it, over S, the density in the face's own m − 1 coordinates is
 """
 
 import math
-from functools import cache
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from estimators.distributions.mixed import MixedDistribution
+from estimators.distributions.mixed import MixedDistribution, log_volume_of_faces
 from estimators.mappings import sparsemax
 from estimators.sampler import Sampler
 from estimators.spaces.categoricals import Categoricals, IndependentCategoricals
@@ -45,7 +44,7 @@ class GaussianSparsemax(MixedDistribution):
     def __init__(
         self, space: Categoricals, scores: Float[Tensor, "B V C"], scale: float, samples: int
     ) -> None:
-        super().__init__(scores, space.variables * _log_volume(space.categories))
+        super().__init__(scores, space.variables * log_volume_of_faces(space.categories))
         self.space, self.scale, self.samples = space, scale, samples
 
     def sample(self, sampler: Sampler, samples: int) -> Float[Tensor, "B {samples} V C"]:
@@ -96,6 +95,9 @@ class GaussianSparsemax(MixedDistribution):
         surrogate = ((value - others) * log_q).mean(dim=1)
         return surrogate.detach() - surrogate - value.mean(dim=1)
 
+    def face_sizes(self, z: Float[Tensor, "B S V C"]) -> Float[Tensor, "B S V"]:
+        return (z > 0).sum(dim=3).to(z.dtype)
+
     def on_vertex(self) -> Float[Tensor, " B"]:
         return log_ahead(self.scores, self.scale, 1.0).exp().sum(dim=2).mean(dim=1)
 
@@ -115,11 +117,3 @@ def log_ahead(
     at = -((level - each) / scale).square() / 2
     others = below.sum(dim=2, keepdim=True) - below
     return (at + others).logsumexp(dim=3) + math.log(STEP / math.sqrt(2 * math.pi))
-
-
-@cache
-def _log_volume(categories: int) -> float:
-    """log Σ_m (C choose m) / (m − 1)!: the measure of all faces of a simplex, of which those of m
-    categories have 1 / (m − 1)!, in all but one of the coordinates."""
-    sizes = range(1, categories + 1)
-    return math.log(sum(math.comb(categories, m) / math.factorial(m - 1) for m in sizes))

@@ -74,6 +74,9 @@ class LogisticNormal(MixedDistribution):
         area = V_STEP * (product.sum(dim=2) - product[..., 0] / 2)
         return best + top - area - float(np.euler_gamma)
 
+    def face_sizes(self, z: Float[Tensor, "B S V C"]) -> Float[Tensor, "B S V"]:
+        return torch.full_like(z[..., 0], self.space.categories)
+
     def on_vertex(self) -> Float[Tensor, " B"]:
         return self.scores.new_zeros(len(self.scores))
 

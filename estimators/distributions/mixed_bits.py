@@ -74,6 +74,11 @@ class MixedBits(MixedDistribution):
         log_f = self.law.log_density(level - self.scores[:, :, None])
         return (log_f.exp() * (self.link.log_slope(level) - log_f)) @ weight
 
+    def face_sizes(self, z: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+        if not self.link.has_atoms:
+            return torch.full_like(z, 2)
+        return torch.where((z > 0) & (z < 1), 2.0, 1.0).to(z.dtype)
+
     def on_vertex(self) -> Float[Tensor, " B"]:
         if not self.link.has_atoms:
             return self.scores.new_zeros(len(self.scores))
@@ -184,6 +189,9 @@ class SpikeExponentialBits(MixedDistribution):
 
     def entropy(self) -> Float[Tensor, " B"]:
         return self._spike.entropy()
+
+    def face_sizes(self, z: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+        return torch.where(z > 0, 2.0, 1.0).to(z.dtype)
 
     def on_vertex(self) -> Float[Tensor, " B"]:
         return (-self.scores).sigmoid().mean(dim=1)

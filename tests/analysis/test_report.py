@@ -334,14 +334,21 @@ def test_what_is_of_another_model_is_said_to_be(tmp_path: Path) -> None:
     write_report(tmp_path / "plain")
     assert "P(vertex)" not in (tmp_path / "plain" / "report.md").read_text()
     own = (table["estimator"] == "hard-kuma") & table["split"].notna()
-    columns = {"on_vertex": 0.25, "rounded_elbo": -31.5, "rounded_nll": 2.125, "rounded_loss": 31.5}
+    columns = {"on_vertex": 0.25, "on_edge": 0.5, "face_vertices": 2.25}
+    columns |= {"rounded_elbo": -31.5, "rounded_nll": 2.125, "rounded_loss": 31.5}
     write(table.assign(**columns).where(own, table), tmp_path / "mixed")
     write_report(tmp_path / "mixed")
     text = (tmp_path / "mixed" / "report.md").read_text()
     assert "z of hard-kuma may lie between assignments" in text
     header, _, *rows = (line for line in text.splitlines() if line.startswith("| "))
-    for name in ("P(vertex)", "rounded: ELBO (nats)", "rounded: NLL (bits/dim)"):
+    for name in (
+        "P(vertex)",
+        "P(edge)",
+        "vertices",
+        "rounded: ELBO (nats)",
+        "rounded: NLL (bits/dim)",
+    ):
         assert f"| {name} |" in header
     assert "rounded: loss" not in header
     (row,) = (row for row in rows if row.startswith("| hard-kuma | 2 |"))
-    assert "| 0.25 ± 0.00 | -31.50 ± 0.00 | 2.125 ± 0.000 |" in row
+    assert "| 0.25 ± 0.00 | 0.50 ± 0.00 | 2.25 ± 0.00 | -31.50 ± 0.00 | 2.125 ± 0.000 |" in row

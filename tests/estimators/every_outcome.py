@@ -71,7 +71,7 @@ class EveryOutcome(Sampler):
     def gumbel(self, like: Tensor, samples: int) -> Tensor:
         pytest.skip("this noise can't be enumerated: see test_mean_of_many_draws_is_exact")
 
-    logistic = normal = gumbel
+    logistic = normal = gamma = gumbel
 
 
 class SameForEveryRow(Sampler):
@@ -85,6 +85,15 @@ class SameForEveryRow(Sampler):
 
     def normal(self, like: Tensor, samples: int) -> Tensor:
         return _repeated(super().normal(like[:1], samples), like)
+
+    def gamma(self, shape: Tensor, samples: int) -> Tensor:
+        """Each with the gradient of its own row's shape."""
+        assert self._generator is not None
+        state, drawn = self._generator.get_state(), []
+        for row in shape:
+            self._generator.set_state(state)
+            drawn.append(super().gamma(row[None], samples))
+        return torch.cat(drawn)
 
     def _exponential(self, like: Tensor, samples: int) -> Tensor:
         return _repeated(super()._exponential(like[:1], samples), like)

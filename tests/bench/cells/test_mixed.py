@@ -1,5 +1,6 @@
 """A q that is no list of assignments is evaluated on its own samples, under its own prior."""
 
+import itertools
 import math
 from types import SimpleNamespace
 from typing import cast
@@ -14,8 +15,9 @@ from bench.cells.step import CountedCost
 from estimators import make
 from estimators.base import Estimator
 from estimators.distributions.mixed import MixedDistribution
+from estimators.mappings import sparsemax
 from estimators.sampler import Sampler
-from estimators.spaces import Bits
+from estimators.spaces import Bits, Categoricals
 from estimators.spaces.distribution import Distribution
 from tasks.base import Context, Encoding, Task
 from tasks.streams import Streams
@@ -147,7 +149,71 @@ def test_rounded_it_is_evaluated_as_what_is_discrete(most: int) -> None:
     q = make("hard-concrete", Bits(BITS)).distribution(Bright().encode(0).scores)
     assert isinstance(q, MixedDistribution)
     assert mixed["on_vertex"] == pytest.approx(float(q.on_vertex().mean()))
-    assert hard["on_vertex"] is None
+    assert mixed["on_edge"] == pytest.approx(1 - mixed["on_vertex"], abs=0.01)  # type: ignore[operator]
+    assert mixed["face_vertices"] == pytest.approx(2 - mixed["on_vertex"], abs=0.01)  # type: ignore[operator]
+    for name in ("on_vertex", "on_edge", "face_vertices"):
+        assert hard[name] is None
+
+
+CATEGORIES = 10
+SIMPLEX = ("gaussian-sparsemax", "logistic-normal", "mixed-dirichlet")
+
+
+class Ten(Bright):
+    """One of ten values: f(z) = Σ i z_i² / 10."""
+
+    space = Categoricals(1, CATEGORIES)
+
+    def encode(self, batch: object) -> Encoding:
+        scores = torch.linspace(-2, 2, ROWS * CATEGORIES, dtype=torch.float64)
+        scores = scores.view(ROWS, 1, CATEGORIES).sin()
+        return Encoding(scores, scores.flatten(1), ())
+
+    def cost(self, context: Context, z: Tensor, row: Tensor) -> Tensor:
+        points = self.space.point(z, torch.float64)
+        return points.square().flatten(1) @ torch.arange(0.1, 1.05, 0.1).to(points)
+
+
+@pytest.mark.parametrize("name", SIMPLEX)
+def test_a_variable_of_ten_categories_has_faces_of_up_to_ten_vertices(name: str) -> None:
+    task, settings = Ten(), EvaluationSettings(samples=2000, nll_samples=2000)
+    estimator = make(name, task.space)
+    scores = task.encode(0).scores
+    found = evaluate(
+        cast(Task, task),
+        estimator,
+        CountedCost(cast(Task, task)),
+        settings,
+        "test",
+        Streams(0),
+        True,
+    )
+    q = estimator.distribution(scores)
+    assert isinstance(q, MixedDistribution)
+    on_vertex, on_edge, mean = (found[n] for n in ("on_vertex", "on_edge", "face_vertices"))
+    assert on_vertex == pytest.approx(float(q.on_vertex().mean()))
+    if name == "logistic-normal":
+        assert (on_vertex, on_edge, mean) == (0, 0, CATEGORIES)
+    elif name == "gaussian-sparsemax":
+        z = scores + estimator.settings.scale * torch.randn(2000, *scores.shape, dtype=scores.dtype)  # type: ignore[operator]
+        sizes = (sparsemax(z) > 0).sum(dim=-1).double()
+        assert on_edge == pytest.approx(float((sizes == 2).double().mean()), abs=0.01)
+        assert mean == pytest.approx(float(sizes.mean()), abs=0.01)
+    else:
+        sizes = sum(combinations(scores[:, 0].exp(), n) for n in range(1, CATEGORIES + 1))
+        edges = combinations(scores[:, 0].exp(), 2) / sizes
+        assert on_edge == pytest.approx(float(edges.mean()), abs=0.01)
+        assert mean == pytest.approx(float(q.faces.marginals.sum(dim=2).mean()), abs=0.02)  # type: ignore[attr-defined]
+    assert found["rounded_elbo"] is not None
+    assert -task.pixels * found["nll"] * math.log(2) > found["elbo"]  # type: ignore[operator]
+
+
+def combinations(weights: Tensor, size: int) -> Tensor:
+    """Σ of products of so many different weights (B, C), (B,)."""
+    return sum(
+        weights[:, list(some)].prod(dim=1)
+        for some in itertools.combinations(range(CATEGORIES), size)
+    )
 
 
 def test_what_is_shown_of_it_is_rounded() -> None:
