@@ -19,10 +19,10 @@ _COMMON_TEXT = (
 _COMMON_NUMBERS = ("decoder_calls", "slopes", "oracle_calls", "wall_seconds", "peak_memory_mb")
 _COMMON_COUNTS = ("schema_version", "numerics", "seed", "step", "threads", "cells_beside")
 _NUMBERS = (
-    "epoch", "accuracy", "elbo", "nll", "nll_effective_samples", "rate", "distortion", "loss",
-    "expected_cost", "entropy", "support_mean", "support_median", "support_max", "unsolved",
-    "on_vertex", "rounded_elbo", "rounded_nll", "rounded_loss", "train_seconds", "gradient_norm",
-    "chance",
+    "epoch", "accuracy", "agreement", "elbo", "nll", "nll_effective_samples", "rate",
+    "distortion", "loss", "expected_cost", "entropy", "support_mean", "support_median",
+    "support_max", "unsolved", "on_vertex", "rounded_elbo", "rounded_nll", "rounded_loss",
+    "train_seconds", "gradient_norm", "chance",
 )  # fmt: skip
 _COUNTS = (
     "latent_size", "examples", "decoder_calls_total", "slopes_total", "oracle_calls_total",
@@ -109,13 +109,14 @@ TRAINING = Kind(
         (*_COMMON_NUMBERS, *_NUMBERS),
         (*_COMMON_COUNTS, *_COUNTS),
     ),
-    version=7,
+    version=8,
     added={
         3: ("selection",),
         4: ("packages", "traceback"),
         5: ("slopes", "oracle_calls", "slopes_total", "oracle_calls_total"),
         6: ("kernels",),
         7: ("on_vertex", "rounded_elbo", "rounded_nll", "rounded_loss"),
+        8: ("agreement",),
     },
     order={"split": ("validation", "test"), "selection": (None, "last", "best"), "step": ()},
 )
