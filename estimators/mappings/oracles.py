@@ -4,13 +4,12 @@ An oracle is a function from scores to indicator vectors of the same dtype. One 
 is a few lines: see `best_bits_within`.
 """
 
-import itertools
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from estimators.mappings.active_set import Oracle
+from estimators.mappings.chains import best_chains, chain_points
 
 
 def best_bits(scores: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
@@ -36,23 +35,6 @@ def best_chain(length: int, states: int) -> Oracle:
     """
 
     def best(scores: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-        rows = torch.arange(len(scores), device=scores.device)
-        alone = scores[:, : length * states].unflatten(1, (length, states))
-        links = scores[:, length * states :].unflatten(1, (length - 1, states, states))
-        value, came_from = alone[:, 0], []
-        for place in range(1, length):
-            value, origin = (value[:, :, None] + links[:, place - 1]).max(dim=1)
-            value = value + alone[:, place]
-            came_from.append(origin)
-        path = [value.argmax(dim=1)]
-        for origin in reversed(came_from):
-            path.append(origin[rows, path[-1]])
-        path.reverse()
-        chosen = torch.zeros_like(scores)
-        for place, state in enumerate(path):
-            chosen[rows, place * states + state] = 1
-        for link, (before, after) in enumerate(itertools.pairwise(path)):
-            chosen[rows, length * states + (link * states + before) * states + after] = 1
-        return chosen
+        return chain_points(best_chains(scores, length, states), states, scores.dtype)
 
     return best

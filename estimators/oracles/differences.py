@@ -24,6 +24,7 @@ from estimators.sampler import Sampler
 from estimators.searched import DECAY, SAMPLES, Choices, Range
 from estimators.spaces.base import Space
 from estimators.spaces.distribution import Distribution
+from estimators.spaces.forbidden import allowed
 
 
 class SecondCall(ThroughOracle):
@@ -138,7 +139,7 @@ class AdaptiveIMLE(SecondCall):
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         z, perturbed = proposal.extras["z"], proposal.extras["perturbed"]
         g = slopes_at(z, evaluated)
-        ratio = _norm(q.scores.detach(), 1) / _norm(g, 2)
+        ratio = _norm(allowed(q.scores.detach()), 1) / _norm(g, 2)
         step = torch.where(g.any(), self.beta * ratio, 0)
         central = self.settings.difference == "central"
         ahead = self.vertex(perturbed + step * g) if central else z

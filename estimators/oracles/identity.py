@@ -13,6 +13,7 @@ from estimators.registry import register
 from estimators.sampler import Sampler
 from estimators.searched import SAMPLES
 from estimators.spaces.distribution import Distribution
+from estimators.spaces.forbidden import marked
 
 
 @register
@@ -59,7 +60,10 @@ class Identity(ThroughOracle):
         scores = self.space.centred(proposal.extras["perturbed"])
         square = _inner(scores, scores)
         square = torch.where(square > 0, square, 1)  # at no scores the slope is as it is
-        across = self.space.centred(g) - _inner(g, scores) / square * scores
+        across = (
+            self.space.centred(marked(g, q.scores.detach()[:, None]))
+            - _inner(g, scores) / square * scores
+        )
         return self.estimate(q, evaluated, (across / square.sqrt()).mean(dim=1))
 
 

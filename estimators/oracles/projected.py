@@ -12,6 +12,7 @@ from estimators.registry import register
 from estimators.sampler import Sampler
 from estimators.searched import Choices, Range
 from estimators.spaces.distribution import Distribution
+from estimators.spaces.forbidden import marked
 
 
 @register
@@ -63,5 +64,5 @@ class Spigot(ThroughOracle):
         if self.settings.target == "eg":
             target = self.space.soft(q.scores.detach()[:, None] - step * g)
         else:
-            target = self.space.nearest(start - step * g)
+            target = self.space.nearest(marked(start - step * g, q.scores.detach()[:, None]))
         return self.estimate(q, evaluated, (start - target).squeeze(1) / step)

@@ -3,6 +3,7 @@
 from estimators.spaces.base import Factorised, Ranked, Space
 from estimators.spaces.bits import Bits
 from estimators.spaces.categoricals import Categoricals
+from estimators.spaces.chains import Chains
 from estimators.spaces.subsets import Subsets
 
-__all__ = ["Bits", "Categoricals", "Factorised", "Ranked", "Space", "Subsets"]
+__all__ = ["Bits", "Categoricals", "Chains", "Factorised", "Ranked", "Space", "Subsets"]
