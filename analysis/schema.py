@@ -19,9 +19,10 @@ _COMMON_TEXT = (
 _COMMON_NUMBERS = ("decoder_calls", "slopes", "oracle_calls", "wall_seconds", "peak_memory_mb")
 _COMMON_COUNTS = ("schema_version", "numerics", "seed", "step", "threads", "cells_beside")
 _NUMBERS = (
-    "epoch", "accuracy", "elbo", "nll", "nll_effective_samples", "rate", "distortion", "loss",
-    "expected_cost", "entropy", "support_mean", "support_median", "support_max", "unsolved",
-    "on_vertex", "on_edge", "face_vertices", "rounded_elbo", "rounded_nll", "rounded_loss",
+    "epoch", "accuracy", "agreement", "elbo", "nll", "nll_effective_samples", "rate",
+    "distortion", "loss", "expected_cost", "entropy", "support_mean", "support_median",
+    "support_max", "unsolved", "on_vertex", "on_edge", "face_vertices",
+    "rounded_elbo", "rounded_nll", "rounded_loss",
     "train_seconds", "gradient_norm", "chance",
 )  # fmt: skip
 _COUNTS = (
@@ -116,7 +117,7 @@ TRAINING = Kind(
         5: ("slopes", "oracle_calls", "slopes_total", "oracle_calls_total"),
         6: ("kernels",),
         7: ("on_vertex", "rounded_elbo", "rounded_nll", "rounded_loss"),
-        8: ("on_edge", "face_vertices"),
+        8: ("agreement", "on_edge", "face_vertices"),
     },
     order={"split": ("validation", "test"), "selection": (None, "last", "best"), "step": ()},
 )

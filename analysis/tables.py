@@ -16,6 +16,7 @@ from analysis.times import circumstances, differing
 
 COLUMNS = {
     "accuracy": ("accuracy", ".3f"),
+    "agreement": ("agreement", ".3f"),
     "loss": ("loss (nats)", ".3f"),
     "elbo": ("ELBO (nats)", ".2f"),
     "nll": ("NLL (bits/dim)", ".3f"),

@@ -3,6 +3,7 @@
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from jaxtyping import Bool, Float, Int, Shaped
@@ -12,13 +13,14 @@ from torch.nn import functional as F
 
 from estimators.spaces import Space
 from tasks.data.base import Dataset, Images, Part
+from tasks.data.datasets import load_dataset
 from tasks.examples import Example, Look
 from tasks.streams import Streams
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-Metric = Literal["accuracy", "elbo", "nll", "loss"]
+Metric = Literal["accuracy", "agreement", "elbo", "nll", "loss"]
 """A column of the results table that a task can be judged by."""
 
 Context = tuple[Tensor, ...]
@@ -75,6 +77,8 @@ class Task(nn.Module, ABC):
     """The decoder takes points between the vertices."""
     takes_features: ClassVar[bool] = False
     """It makes do without pixels."""
+    generates: ClassVar[bool] = False
+    """Its data is its own: `data` makes it, and there is no data set to choose."""
     has_labels: ClassVar[bool] = False
     """Some rows have a known latent variable, which alone can be trained on at first."""
     is_likelihood: ClassVar[bool]
@@ -123,6 +127,18 @@ class Task(nn.Module, ABC):
             self.register_buffer(f"{split}_inputs", part.inputs, persistent=False)
             self.register_buffer(f"{split}_labels", part.labels, persistent=False)
 
+    @classmethod
+    def data(cls, settings: TaskSettings, data_dir: Path | None) -> Dataset:
+        """What the constructor takes: the data set of the settings' name.
+
+        Args:
+            settings: of this task.
+            data_dir: folder with the data sets that are not bundled.
+        Raises:
+            DataError: it is missing or damaged, or the name is unknown.
+        """
+        return load_dataset(settings.dataset, data_dir)
+
     def part(self, split: Split) -> Part:
         """The data of a split, on the model's device."""
         return Part(self.get_buffer(f"{split}_inputs"), self.get_buffer(f"{split}_labels"))
@@ -168,6 +184,17 @@ class Task(nn.Module, ABC):
     def correct(self, encoding: Encoding, z: Shaped[Tensor, "B *z"]) -> Bool[Tensor, " B"] | None:
         """Whether the mode z of each row is right; None where nothing is."""
         return None
+
+    def truth(self, encoding: Encoding) -> Int[Tensor, "B *z"] | None:
+        """The true z of each row, −1 for parts that don't count; None where it is not known."""
+        return None
+
+    def agreement(self, z: Shaped[Tensor, "T *z"], truth: Int[Tensor, "T *z"]) -> float:
+        """How far the modes z of all rows of a split agree with the truth, in [0, 1].
+
+        Only where there is a truth.
+        """
+        raise NotImplementedError(f"{self.name} knows no true z")
 
     def examples(self, look: Look, streams: Streams) -> dict[str, Example]:
         """What there is to see of the trained model, by a name for each; nothing by default.

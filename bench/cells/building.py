@@ -12,8 +12,7 @@ from estimators.base import Estimator
 from estimators.registry import all_estimators
 from estimators.spaces import Space
 from tasks.base import Task
-from tasks.data.base import DataError
-from tasks.data.datasets import load_dataset
+from tasks.data.base import DataError, Dataset
 from tasks.registry import all_tasks
 from tasks.streams import derive_seed
 
@@ -43,7 +42,7 @@ def build_task(
     """
     task_class = all_tasks()[name]
     validated = task_class.Settings(**settings)
-    data = load_dataset(validated.dataset, data_dir)
+    data = task_data(name, settings, data_dir)
     with _seeded(seed, "parameters"):
         task = task_class(data, validated, batch_size)
     unset = [attribute for attribute in SET_BY_CONSTRUCTORS if not hasattr(task, attribute)]
@@ -55,6 +54,16 @@ def build_task(
             "setting batch_size"
         )
     return task
+
+
+def task_data(name: str, settings: Settings, data_dir: Path | None) -> Dataset:
+    """The data of a task with these settings.
+
+    Raises:
+        DataError: a data set is missing or damaged.
+    """
+    task_class = all_tasks()[name]
+    return task_class.data(task_class.Settings(**settings), data_dir)
 
 
 def build_estimator(name: str, settings: Settings, latent: Latent, seed: int) -> Estimator:

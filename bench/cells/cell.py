@@ -14,7 +14,7 @@ from bench.errors import UserError, unknown
 from bench.profiles.profile import BUDGET, Profile, validated
 from estimators.registry import all_estimators
 from tasks.base import Split, Task
-from tasks.data.datasets import DATASETS, FEATURES, load_dataset
+from tasks.data.datasets import DATASETS, FEATURES
 from tasks.registry import all_tasks
 
 FIRST_TUNING_SEED = 10_000
@@ -137,7 +137,8 @@ def _plan_cell(
 ) -> Planned:
     """The pair's cell at seed 0."""
     task_class, estimator_class = all_tasks()[task], all_estimators()[estimator]
-    overrides = {} if dataset is None else {"dataset": dataset}
+    chosen = dataset is not None and not task_class.generates
+    overrides = {"dataset": dataset} if chosen else {}
     task_settings = validated(
         task_class.Settings, profile.task_settings(task) | overrides, f"task {task}"
     )
@@ -155,7 +156,7 @@ def _plan_cell(
         task=task,
         estimator=estimator,
         seed=0,
-        dataset_digest=load_dataset(task_settings.dataset, data_dir).digest,
+        dataset_digest=task_class.data(task_settings, data_dir).digest,
         task_settings=task_settings.model_dump(),
         estimator_settings=settings.model_dump(),
         training=training.model_dump(),
@@ -174,6 +175,8 @@ def _plan_cell(
 
 def _check_dataset(task: type[Task], dataset: str) -> None:
     """Refuse a data set that is not there, or that the task can't take."""
+    if task.generates:
+        return
     if dataset not in DATASETS:
         raise unknown("dataset", dataset, DATASETS, f"there are {', '.join(DATASETS)}")
     if dataset == FEATURES and not task.takes_features:

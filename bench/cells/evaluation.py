@@ -1,10 +1,11 @@
 """One evaluation for all estimators: on hard z, under the distribution that each of them trains.
 
-Accuracy is that of the mode of q. E_q[f] is summed over the support where that is small enough,
-else averaged over a stated number of samples. −log p(x) is summed over every z
-where that is feasible, else estimated by importance sampling from one proposal for all. A q that
-is no list of assignments, of a mixed variable, is evaluated on its own samples, and once more with
-each of them rounded to the nearest assignment, as the q over these that it then is.
+Accuracy is that of the mode of q, as is its agreement with a truth that is known. E_q[f] is summed
+over the support where that is small enough, else averaged over a stated number of samples.
+−log p(x) is summed over every z where that is feasible, else estimated by importance sampling from
+one proposal for all. A q that is no list of assignments, of a mixed variable, is evaluated on its
+own samples, and once more with each of them rounded to the nearest assignment, as the q over these
+that it then is.
 """
 
 import math
@@ -72,6 +73,8 @@ def evaluate(
     """
     counted = cost.counting("evaluation")
     columns: dict[str, list[Tensor]] = defaultdict(list)
+    modes: list[Tensor] = []
+    truths: list[Tensor] = []
     for number, batch in enumerate(task.evaluation_batches(split, settings.batch_size, streams)):
         encoding = task.encode(batch)
         if not encoding.scores.isfinite().all():
@@ -80,7 +83,11 @@ def evaluate(
         sampler = Sampler(streams.generator(f"{split} samples", number))
         columns["cost"].append(expected_cost(counted, encoding.context, q, sampler, settings))
         columns["entropy"].append(q.entropy())
-        correct = task.correct(encoding, q.mode())
+        mode, truth = q.mode(), task.truth(encoding)
+        if truth is not None:
+            modes.append(mode)
+            truths.append(truth)
+        correct = task.correct(encoding, mode)
         if correct is not None:
             columns["correct"].append(correct.double())
         if isinstance(q, FiniteDistribution):
@@ -98,6 +105,7 @@ def evaluate(
             columns["face_vertices"].append(sizes.double().mean(dim=1))
     rows = {name: torch.cat(parts).double() for name, parts in columns.items()}
     metrics = _metrics(task, rows, q.log_volume)
+    metrics["agreement"] = task.agreement(torch.cat(modes), torch.cat(truths)) if modes else None
     if task.pixels is not None and log_evidence_too:
         metrics |= _negative_log_likelihood(task, estimator, counted, settings, split, streams)
     return metrics

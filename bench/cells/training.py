@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.cells.building import build_estimator, build_task, latent_of
+from bench.cells.building import build_estimator, build_task, latent_of, task_data
 from bench.cells.cell import Cell
 from bench.cells.evaluation import EvaluationSettings, evaluate
 from bench.cells.step import CountedCost, NotFiniteError, training_loss
@@ -18,7 +18,6 @@ from bench.profiles.profile import TrainingSettings
 from estimators.sampler import Sampler
 from tasks.base import Split
 from tasks.data.base import DataError
-from tasks.data.datasets import load_dataset
 from tasks.streams import Streams
 
 REPORT_EVERY = 10
@@ -44,7 +43,7 @@ class Trainer:
     """
 
     def __init__(self, cell: Cell, data_dir: Path | None = None, device: str = "cpu") -> None:
-        data = load_dataset(cell.task_settings["dataset"], data_dir)
+        data = task_data(cell.task, cell.task_settings, data_dir)
         if data.digest != cell.dataset_digest:
             raise DataError(
                 f"{data.name} has other content here, or now, than the run was planned with: give "

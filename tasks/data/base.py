@@ -57,6 +57,16 @@ class Dataset:
         Raises:
             DataError: no image would be left to train on, or there is none to test on.
         """
+        places = self.places(validation, seed)
+        parts = {name: Part(self.inputs[at], self.labels[at]) for name, at in places.items()}
+        return parts | {"test": Part(self.test_inputs, self.test_labels)}
+
+    def places(self, validation: int, seed: int) -> dict[str, Int64[Tensor, " _"]]:
+        """Which rows of the training set are in train, and which in validation.
+
+        Raises:
+            DataError: as `split`.
+        """
         if not len(self.test_inputs):
             raise DataError(f"{self.name} has no test images: put some into its test files")
         kept = len(self.inputs) - validation
@@ -66,11 +76,7 @@ class Dataset:
                 "leave none; lower the task's setting validation"
             )
         order = torch.randperm(len(self.inputs), generator=torch.Generator().manual_seed(seed))
-        return {
-            "train": Part(self.inputs[order[:kept]], self.labels[order[:kept]]),
-            "validation": Part(self.inputs[order[kept:]], self.labels[order[kept:]]),
-            "test": Part(self.test_inputs, self.test_labels),
-        }
+        return {"train": order[:kept], "validation": order[kept:]}
 
     @cached_property
     def digest(self) -> str:
@@ -96,3 +102,21 @@ class Features(Dataset):
 
     They have neither grey levels nor a place in a picture. A label is what the image shows.
     """
+
+
+@dataclass(frozen=True)
+class Planted(Dataset):
+    """Rows that were generated with a latent structure, which is known.
+
+    A structure has the shape of an assignment z; −1 stands where there is nothing to be found, as
+    past the end of a sequence.
+    """
+
+    structures: Int64[Tensor, "N *z"]
+    test_structures: Int64[Tensor, "T *z"]
+
+    def split_structures(self, validation: int, seed: int) -> dict[str, Int64[Tensor, "_ *z"]]:
+        """The structures of the rows that `split` gives."""
+        places = self.places(validation, seed)
+        parts = {name: self.structures[at] for name, at in places.items()}
+        return parts | {"test": self.test_structures}

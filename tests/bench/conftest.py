@@ -48,6 +48,12 @@ k = 3
 [tasks.bitvector.settings]
 bits = 4
 hidden = 8
+[tasks.clusters.settings]
+clusters = 4
+size = 10
+train = 256
+validation = 64
+test = 64
 """
 
 

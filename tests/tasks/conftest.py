@@ -1,4 +1,4 @@
-"""Tasks of each kind, small, in float64, on the bundled digits."""
+"""Tasks of each kind, small, in float64, on the bundled digits or data of their own."""
 
 import re
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from tasks.base import Task
-from tasks.data.datasets import load_dataset
 from tasks.registry import all_tasks
 
 SMALL = {
     "ssvae": {"hidden": 16, "classifier_hidden": 16},
     "signal_game": {"vocabulary": 6, "candidates": 4, "embedding": 8, "hidden": 8, "episodes": 50},
     "bitvector": {"bits": 4, "hidden": 16},
+    "clusters": {"clusters": 4, "size": 10, "train": 200, "validation": 60, "test": 70},
 }
 
 
@@ -35,7 +35,7 @@ def make_task(name: str, batch_size: int = 8, **settings: object) -> Task:
     task_class = TASKS[name]
     torch.manual_seed(0)
     chosen = task_class.Settings(**(SMALL.get(name, {}) | settings))
-    return task_class(load_dataset(chosen.dataset, None), chosen, batch_size).double()
+    return task_class(task_class.data(chosen, None), chosen, batch_size).double()
 
 
 @pytest.fixture(params=sorted(TASKS))

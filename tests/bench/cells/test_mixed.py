@@ -72,6 +72,9 @@ class Model:
     def correct(self, encoding: Encoding, z: Tensor) -> None:
         return None
 
+    def truth(self, encoding: Encoding) -> None:
+        return None
+
 
 def evaluated(task: Task, settings: EvaluationSettings) -> dict[str, float | None]:
     estimator = cast(Estimator, SimpleNamespace(distribution=Atoms, own_model=True))
