@@ -15,6 +15,7 @@ from bench.profiles.profile import BUDGET, Profile, validated
 from estimators.registry import all_estimators
 from tasks.base import Split, Task
 from tasks.data.datasets import DATASETS, FEATURES, load_dataset
+from tasks.data_free import DataFreeSettings
 from tasks.registry import all_tasks
 
 FIRST_TUNING_SEED = 10_000
@@ -108,7 +109,7 @@ def plan(
         tasks, estimators: registered names.
         seeds: how many, from 0.
         profile: where the settings come from.
-        dataset: in place of the profile's.
+        dataset: in place of the profile's, for tasks on data.
         data_dir: folder with the data sets that are not bundled.
         threads: of each cell.
         device: where to, such as "cpu" or "cuda:1".
@@ -137,7 +138,8 @@ def _plan_cell(
 ) -> Planned:
     """The pair's cell at seed 0."""
     task_class, estimator_class = all_tasks()[task], all_estimators()[estimator]
-    overrides = {} if dataset is None else {"dataset": dataset}
+    data_free = issubclass(task_class.Settings, DataFreeSettings)
+    overrides = {} if dataset is None or data_free else {"dataset": dataset}
     task_settings = validated(
         task_class.Settings, profile.task_settings(task) | overrides, f"task {task}"
     )
@@ -150,7 +152,8 @@ def _plan_cell(
     if training.warm_start_epochs and not task_class.has_labels:
         raise UserError(f"training on {task}: warm_start_epochs, but it has no labels to start on")
     evaluation = profile.evaluation_settings(task)
-    _check_dataset(task_class, task_settings.dataset)
+    if not data_free:
+        _check_dataset(task_class, task_settings.dataset)
     cell = Cell(
         task=task,
         estimator=estimator,

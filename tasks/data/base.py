@@ -3,11 +3,14 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
+
+NOTHING: Final = "none"
+"""The data set of a task that needs none."""
 
 QUOTED = 200
 """Letters of another's message that are told, at most."""

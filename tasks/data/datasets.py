@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tasks.data.base import DataError, Dataset, Images
+from tasks.data.base import NOTHING, DataError, Dataset, Images
 from tasks.data.download import fetched
 from tasks.data.features import read_features
 from tasks.data.idx import read_images
@@ -21,13 +21,16 @@ def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
     """A data set by name, kept in memory for the next call.
 
     Args:
-        name: one of `DATASETS`.
+        name: one of `DATASETS`, or `NOTHING`: a single input, which is 1.
         data_dir: folder that holds a folder `name`; nothing is fetched then. Without it MNIST and
             Fashion-MNIST come from the cache, and into it from the network. The bundled digits need
             neither.
     Raises:
         DataError: a file is missing or damaged, can't be fetched, or the name is unknown.
     """
+    if name == NOTHING:
+        one, label = torch.ones(1, 1), torch.zeros(1, dtype=torch.int64)
+        return Dataset(NOTHING, one, label, one, label)
     if name not in DATASETS:
         raise DataError(f"no data set {name!r}; there are {', '.join(DATASETS)}")
     if name == BUNDLED:

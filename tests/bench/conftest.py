@@ -48,6 +48,18 @@ k = 3
 [tasks.bitvector.settings]
 bits = 4
 hidden = 8
+[tasks.toy.settings]
+bits = 4
+steps_per_epoch = 10
+[tasks.polynomial.settings]
+variables = 4
+steps_per_epoch = 10
+[tasks.sbn.settings]
+bits = 4
+[tasks.categorical_vae.settings]
+variables = 2
+categories = 4
+hidden = [8]
 """
 
 
