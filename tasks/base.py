@@ -2,7 +2,7 @@
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from estimators.spaces import Space
+from estimators.spaces.distribution import FiniteDistribution
 from tasks.data.base import Dataset, Images, Part
 from tasks.data.datasets import load_dataset
 from tasks.examples import Example, Look
@@ -51,8 +52,14 @@ class Encoding(NamedTuple):
     supervised: Supervised | None = None
 
 
-class TaskSettings(BaseModel, extra="forbid", frozen=True):
-    """What every task can be told. A task adds its own."""
+class AnySettings(BaseModel, extra="forbid", frozen=True):
+    """What every task can be told."""
+
+    dataset: str
+
+
+class TaskSettings(AnySettings, frozen=True):
+    """What a task on data can be told. It adds its own."""
 
     dataset: str = Field(
         "digits", description="digits, mnist, fashion-mnist, or features (signal_game)"
@@ -65,27 +72,23 @@ class Task(nn.Module, ABC):
     """Data, networks, cost and metrics. Its parameters are those of encoder and decoder.
 
     A subclass sets the attributes below in its constructor or as class variables. Its constructor
-    takes (data, settings, batch_size) and raises DataError where these do not go together.
+    takes (data, settings, batch_size) and raises DataError where these do not go together. One
+    whose settings are no `TaskSettings` has no splits: see `tasks.data_free`.
     """
 
     name: ClassVar[str]
     space_type: ClassVar[type[Space]]
     """What kind of latent variable it has."""
     citation: ClassVar[str]
-    Settings: ClassVar[type[TaskSettings]]
+    Settings: ClassVar[type[AnySettings]]
     accepts_relaxed: ClassVar[bool] = True
     """The decoder takes points between the vertices."""
     takes_features: ClassVar[bool] = False
     """It makes do without pixels."""
     generates: ClassVar[bool] = False
-    """Its data is its own: `data` makes it, and there is no data set to choose."""
+    """Its data is its own, if it has any: `data` makes it, and there is no set to choose."""
     has_labels: ClassVar[bool] = False
     """Some rows have a known latent variable, which alone can be trained on at first."""
-    is_likelihood: ClassVar[bool]
-    """The cost is −log p(x | z): evaluation reports an ELBO, with a uniform prior on z."""
-    prior_in_cost: ClassVar[bool] = False
-    """The cost has −log p(z) in it, of a prior with parameters of its own: no other is added."""
-
     metrics: ClassVar[tuple[Metric, ...]]
     """What it is judged by, the one that a search goes by first."""
     searched_training: ClassVar[frozenset[str]] = frozenset()
@@ -101,6 +104,10 @@ class Task(nn.Module, ABC):
     """Height and width, where there are pixels."""
     pixels: int | None = None
     """P, where −log p(x) can be given in bits per pixel by summing over z alone."""
+    is_likelihood: bool
+    """The cost is −log p(x | z): evaluation reports an ELBO, with a uniform prior on z."""
+    prior_in_cost: bool = False
+    """The cost has −log p(z) in it, of a prior with parameters of its own: no other is added."""
     entropy_weight: float = 1.0
     """λ in the objective E_q[f] − λ H(q) that is reported, and trained on unless the training
     settings say otherwise."""
@@ -116,10 +123,12 @@ class Task(nn.Module, ABC):
     labelled_steps_per_epoch: int = 0
     """Batches in a pass over the rows that have labels."""
 
-    def __init__(self, data: Dataset, settings: TaskSettings, batch_size: int) -> None:
+    def __init__(self, data: Dataset, settings: AnySettings, batch_size: int) -> None:
         super().__init__()
         self.batch_size = batch_size
         self.features = data.size
+        if not isinstance(settings, TaskSettings):
+            return
         if isinstance(data, Images):
             self.levels, self.image_shape = data.levels, data.shape
         for split, part in data.split(settings.validation, settings.split_seed).items():
@@ -128,7 +137,7 @@ class Task(nn.Module, ABC):
             self.register_buffer(f"{split}_labels", part.labels, persistent=False)
 
     @classmethod
-    def data(cls, settings: TaskSettings, data_dir: Path | None) -> Dataset:
+    def data(cls, settings: AnySettings, data_dir: Path | None) -> Dataset:
         """What the constructor takes: the data set of the settings' name.
 
         Args:
@@ -181,6 +190,11 @@ class Task(nn.Module, ABC):
         z are assignments, or points (N, *point) as floats: `space.point` gives points of either.
         """
 
+    def exact_cost(self, context: Context, q: FiniteDistribution) -> Float[Tensor, " B"] | None:
+        """E_q[f] for each row in closed form, which evaluation then takes; None where there is no
+        such form."""
+        return None
+
     def correct(self, encoding: Encoding, z: Shaped[Tensor, "B *z"]) -> Bool[Tensor, " B"] | None:
         """Whether the mode z of each row is right; None where nothing is."""
         return None
@@ -214,9 +228,9 @@ def embed(
     return z @ table if z.is_floating_point() else F.embedding(z, table)
 
 
-def mlp(*widths: int) -> nn.Sequential:
-    """Linear layers with ReLU between them: (B, widths[0]) to (B, widths[-1])."""
+def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
+    """Linear layers with activations between them: (B, widths[0]) to (B, widths[-1])."""
     layers: list[nn.Module] = []
     for width, following in itertools.pairwise(widths):
-        layers += [nn.Linear(width, following), nn.ReLU()]
+        layers += [nn.Linear(width, following), activation()]
     return nn.Sequential(*layers[:-1])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from estimators.spaces import Categoricals
-from tasks.base import Context, Encoding, TaskSettings
+from tasks.base import AnySettings, Context, Encoding
 from tasks.data.base import Planted
 from tasks.examples import Example, Look, images
 from tasks.planted import PlantedBatch, PlantedSettings, PlantedTask
@@ -47,7 +47,7 @@ class Clusters(PlantedTask):
         size: int = Field(100, ge=1, description="length of x")
 
     @classmethod
-    def data(cls, settings: TaskSettings, data_dir: Path | None) -> Planted:
+    def data(cls, settings: AnySettings, data_dir: Path | None) -> Planted:
         return generated(cast(Clusters.Settings, settings))
 
     def __init__(self, data: Planted, settings: Settings, batch_size: int) -> None:

@@ -27,7 +27,7 @@ class Latent(NamedTuple):
     """Length of the input vector that baseline networks see."""
 
 
-SET_BY_CONSTRUCTORS = ("space", "activation_size", "steps_per_epoch")
+SET_BY_CONSTRUCTORS = ("space", "activation_size", "steps_per_epoch", "is_likelihood")
 """Attributes of a task that have no value by default, and that it can have from its settings."""
 
 

@@ -108,7 +108,7 @@ def plan(
         tasks, estimators: registered names.
         seeds: how many, from 0.
         profile: where the settings come from.
-        dataset: in place of the profile's.
+        dataset: in place of the profile's, for tasks on data.
         data_dir: folder with the data sets that are not bundled.
         threads: of each cell.
         device: where to, such as "cpu" or "cuda:1".

@@ -157,7 +157,11 @@ def expected_cost(
     sampler: Sampler,
     settings: EvaluationSettings,
 ) -> Tensor:
-    """E_q[f(z)] for each row, (B,), in nats."""
+    """E_q[f(z)] for each row, (B,), in nats: exact where the task knows how, or q has few z."""
+    if isinstance(q, FiniteDistribution):
+        exact = cost.task.exact_cost(context, q)
+        if exact is not None:
+            return exact
     if isinstance(q, FiniteDistribution) and q.support_sizes.max() <= settings.max_summed:
         z, row, probability = q.support
         terms = probability * in_chunks(cost, context, z, row)

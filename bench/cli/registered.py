@@ -112,7 +112,7 @@ def _check_metrics(task: type[Task]) -> None:
         said = "name one at least"
     elif task.metrics[0] == "nll":
         said = "nll is not computed on the way: name another first"
-    elif "elbo" in task.metrics and not task.is_likelihood:
+    elif "elbo" in task.metrics and not getattr(task, "is_likelihood", True):
         said = "there is no elbo where is_likelihood is False"
     elif "accuracy" in task.metrics and task.correct is Task.correct:
         said = "there is no accuracy without the method correct"

@@ -54,6 +54,18 @@ size = 10
 train = 256
 validation = 64
 test = 64
+[tasks.toy.settings]
+bits = 4
+steps_per_epoch = 10
+[tasks.polynomial.settings]
+variables = 4
+steps_per_epoch = 10
+[tasks.sbn.settings]
+bits = 4
+[tasks.categorical_vae.settings]
+variables = 2
+categories = 4
+hidden = [8]
 """
 
 

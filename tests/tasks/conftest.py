@@ -14,7 +14,11 @@ SMALL = {
     "ssvae": {"hidden": 16, "classifier_hidden": 16},
     "signal_game": {"vocabulary": 6, "candidates": 4, "embedding": 8, "hidden": 8, "episodes": 50},
     "bitvector": {"bits": 4, "hidden": 16},
+    "categorical_vae": {"variables": 2, "categories": 3, "hidden": (16,)},
     "clusters": {"clusters": 4, "size": 10, "train": 200, "validation": 60, "test": 70},
+    "polynomial": {"variables": 4},
+    "sbn": {"bits": 4, "layers": 1, "hidden": 16},
+    "toy": {"bits": 3, "initial": 0.5},
 }
 
 

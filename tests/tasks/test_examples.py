@@ -23,8 +23,9 @@ PARTS = {
 
 
 def in_turn(scores: Tensor, most: int) -> Likeliest:
-    """A q that is sure: row i has category i mod K."""
-    z = (torch.arange(len(scores)) % scores.shape[2])[:, None, None].expand(-1, most, -1)
+    """A q that is sure: all variables of row i have category i mod K."""
+    z = (torch.arange(len(scores)) % scores.shape[2])[:, None, None]
+    z = z.expand(-1, most, scores.shape[1])
     share = scores.new_zeros(len(z), most)
     share[:, 0] = 1
     return Likeliest(z, share, torch.ones(len(scores)))

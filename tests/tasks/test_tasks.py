@@ -16,6 +16,7 @@ from tasks.base import SPLITS, Task
 from tasks.bitvector import BitVectorVAE
 from tasks.data.base import DataError
 from tasks.data.datasets import load_dataset
+from tasks.data_free import DataFree
 from tasks.signal_game import Episodes, SignalGame, _distinct_concepts, _distinct_images
 from tasks.ssvae import Batch, SemiSupervisedVAE, by_part
 from tasks.streams import Streams
@@ -37,6 +38,8 @@ def random_z(task: Task, count: int) -> Tensor:
 def test_a_batch_is_a_function_of_seed_and_step(task: Task) -> None:
     first, again = (flatten(task.training_batch(7, Streams(3))) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    if isinstance(task, DataFree):  # whose batches are all alike
+        return
     for other in (task.training_batch(8, Streams(3)), task.training_batch(7, Streams(4))):
         assert any(not torch.equal(a, b) for a, b in zip(first, flatten(other), strict=True))
 

@@ -26,6 +26,9 @@ from tasks.streams import Streams
 from tests.pairs import ONE_EACH, PAIRS
 from tests.tasks.conftest import make_task
 
+PATHS = ("bitvector", "signal_game", "ssvae")
+"""Tasks with a path of their own; others use theirs."""
+
 CLOSE = {torch.float64: 1e-10, torch.float32: 2e-4}
 
 
@@ -82,7 +85,8 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("task", "estimator", "dtype"),
-    [(*pair, torch.float64) for pair in PAIRS] + [(*pair, torch.float32) for pair in ONE_EACH],
+    [(*pair, torch.float64) for pair in PAIRS if pair[0] in PATHS]
+    + [(*pair, torch.float32) for pair in ONE_EACH],
 )
 def test_a_step_is_the_same_by_plain_paths(
     task: str, estimator: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch

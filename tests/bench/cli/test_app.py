@@ -15,6 +15,11 @@ from estimators.registry import all_estimators
 from tasks.registry import all_tasks
 from tests.bench.conftest import ROOT, TINY, Here, bench
 
+TASKS = {name: all_tasks()[name] for name in ("bitvector", "signal_game", "ssvae")}
+"""With bits, with a categorical variable, with labels: what a whole grid is run of."""
+
+GRID = ("--tasks", ",".join(TASKS))
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -22,7 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     (folder / "random.py").write_text("raise SystemExit('this is another random')\n")
     (folder / "tiny.toml").write_text(TINY)
-    grid = ("--profile", folder / "tiny.toml", "--out", folder / "results")
+    grid = ("--profile", folder / "tiny.toml", "--out", folder / "results", *GRID)
     done = bench(*grid, "--jobs", 2, cwd=folder)
     assert done.returncode == 0, done.stderr + done.stdout
     return folder
@@ -33,7 +38,7 @@ def test_every_pair_and_seed_has_one_cell(finished: Path) -> None:
     cells = table.drop_duplicates("key").groupby(["task", "estimator", "seed"]).size()
     wanted = {
         (task, estimator, seed)
-        for task in all_tasks()
+        for task in TASKS
         for estimator in all_estimators()
         for seed in range(2)
     }
@@ -42,7 +47,7 @@ def test_every_pair_and_seed_has_one_cell(finished: Path) -> None:
     skipped = set(map(tuple, table.loc[table["status"] == "skipped", ["task", "estimator"]].values))
     assert skipped == {
         (task.name, name)
-        for task in all_tasks().values()
+        for task in TASKS.values()
         for name, estimator in all_estimators().items()
         if not issubclass(task.space_type, estimator.spaces)
         or (estimator.own_model and task.has_labels)
@@ -56,7 +61,7 @@ def test_a_reader_gets_the_documented_schema(finished: Path) -> None:
     final = table[(table["split"] == "test") & (table["status"] == "ok")]
     assert final["train_seconds"].gt(0).all()
     assert final["commit"].notna().all() or not (ROOT / ".git").exists()
-    for task in all_tasks().values():
+    for task in TASKS.values():
         assert final.loc[final["task"] == task.name, [*task.metrics]].notna().all(axis=None)
     settings = flatten_hyperparameters(final)
     sfe = settings[(settings["task"] == "signal_game") & (settings["estimator"] == "sfe")]
@@ -82,7 +87,7 @@ def test_decoder_calls_are_those_of_the_estimator(finished: Path) -> None:
 def test_report_and_figures_are_there(finished: Path) -> None:
     results = finished / "results"
     report = (results / "report.md").read_text()
-    assert all(f"## {task}" in report for task in all_tasks())
+    assert all(f"## {task}" in report for task in TASKS)
     assert "| none | 2 |" in report
     assert "| chance |" in report
     for name in ("final_scores", "learning_curves", "score_against_calls"):
@@ -108,7 +113,7 @@ def test_jobs_do_not_change_the_numbers(here: Here, finished: Path, tmp_path: Pa
     alone = tmp_path / "alone"
     names = "nvil,gumbel,sparsemap,sparsemap-budget"
     profile = finished / "tiny.toml"
-    arguments = ("--profile", profile, "--out", alone, "--jobs", 1, "--seeds", 1)
+    arguments = (*GRID, "--profile", profile, "--out", alone, "--jobs", 1, "--seeds", 1)
     assert here("--estimators", names, *arguments).returncode == 0
     index = ["task", "estimator", "seed", "step", "split", "selection"]
     one = load_results(alone).fillna({"selection": ""}).set_index(index)
@@ -123,7 +128,7 @@ def test_stored_cells_are_not_run_again_and_a_lost_one_is(here: Here, finished: 
     lost = next((results / "cells" / "task=ssvae" / "estimator=sfe").glob("*.parquet"))
     before = {p: p.stat().st_mtime_ns for p in results.glob("cells/*/*/*.parquet") if p != lost}
     lost.unlink()
-    done = here("--profile", finished / "tiny.toml", "--out", results)
+    done = here("--profile", finished / "tiny.toml", "--out", results, *GRID)
     assert done.returncode == 0
     assert "1 ok" in done.stdout
     assert lost.is_file()
