@@ -42,7 +42,7 @@ class PlantedTask(Task):
     """
 
     generates: ClassVar[bool] = True
-    is_likelihood: ClassVar[bool] = False
+    is_likelihood = False
     metrics: ClassVar[tuple[Metric, ...]] = ("accuracy", "agreement", "loss")
 
     def __init__(self, data: Planted, settings: PlantedSettings, batch_size: int) -> None:
