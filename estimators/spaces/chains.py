@@ -101,8 +101,7 @@ class Chains(Ranked):
         )
 
     def _past(self, scores: Float[Tensor, "*batch P"]) -> Bool[Tensor, "*batch T"]:
-        """The places past a row's end, where all states but 0 are forbidden; all of them, where there
-        is one state to choose from."""
+        """The places past a row's end: all states but 0 are forbidden. Of one state, all places."""
         return forbidden(self.split(scores).unaries[..., 1:]).all(dim=-1)
 
     def _entries(self, places: Bool[Tensor, "*batch T"]) -> Bool[Tensor, "*batch P"]:

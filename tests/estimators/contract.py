@@ -107,13 +107,12 @@ SEVERAL = Categoricals(2, 3)
 BITS = Bits(3)
 SUBSET = Subsets(1, 4, 2)
 SUBSETS = Subsets(2, 3, 2)
-CHAIN = Chains(3, 2)
+CHAIN = Chains(2, 2)
 FEW_CATEGORIES = Categoricals(1, 3)
 FEW_SEVERAL = Categoricals(2, 2)
 FEW_BITS = Bits(2)
 FEW_SUBSETS = Subsets(1, 2, 1)
-FEW_CHAINS = Chains(2, 2)
-"""The latter five for batches of two rows: the runs are as many as a row's outcomes, squared."""
+"""The latter four for batches of two rows: the runs are as many as a row's outcomes, squared."""
 
 
 def two_rows(space: Space) -> list[Problem]:

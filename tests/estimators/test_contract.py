@@ -16,6 +16,7 @@ from estimators.spaces import Bits, Space
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
+    CHAIN,
     COSTS,
     FEATURES,
     FEW_BITS,
@@ -65,7 +66,7 @@ def as_set(case: Any) -> bool:
     return bool(case.id.endswith("-0"))
 
 
-CASES = [*cases(CATEGORICAL, SEVERAL, BITS), *filter(as_set, cases(SUBSET))]
+CASES = [*cases(CATEGORICAL, SEVERAL, BITS), *filter(as_set, cases(SUBSET, CHAIN))]
 LISTED = [case for case in CASES if not case.values[0].own_model]
 """A z between assignments has no sum over these: tests/estimators/mixed/ has its quadrature."""
 ACROSS_ROWS = {"sfe-shrunk"}
@@ -109,7 +110,7 @@ def test_proposal_is_well_formed(
 def test_expected_estimate_is_exact(
     estimator: type[Estimator], space: Space, settings: dict[str, object], f: CostFunction
 ) -> None:
-    for seed in range(1 if space == SUBSET else 3):  # whose sums take longest
+    for seed in range(1 if space in (SUBSET, CHAIN) else 3):  # whose sums take longest
         check_expectation(make(estimator, space, settings), Problem.random(space, seed), f)
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from estimators.distributions.sparse import SparseDistribution
 from estimators.mappings import sparsemap_bits, sparsemap_categoricals
 from estimators.sampler import Sampler
-from estimators.spaces import Bits, Categoricals, Factorised, Ranked, Space, Subsets
+from estimators.spaces import Bits, Categoricals, Chains, Factorised, Ranked, Space, Subsets
 from estimators.spaces.distribution import FiniteDistribution
 
 ROWS = 4
 BITS, CATEGORICAL, SEVERAL = Bits(3), Categoricals(1, 5), Categoricals(2, 3)
-SUBSETS = Subsets(2, 4, 2)
+SUBSETS, CHAIN = Subsets(2, 4, 2), Chains(3, 2)
 
 
 def scores(space: Space) -> Tensor:
@@ -51,7 +51,11 @@ CASES = {
     f"{make.__name__}-{space}": (make, space)
     for make in MAKERS
     for space in (BITS, CATEGORICAL, SEVERAL)
-} | {f"{make.__name__}-{SUBSETS}": (make, SUBSETS) for make in (plain, sparsemax, topk)}
+} | {
+    f"{make.__name__}-{space}": (make, space)
+    for make in (plain, sparsemax, topk)
+    for space in (SUBSETS, CHAIN)
+}
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
@@ -116,7 +120,7 @@ def test_softmax_and_bits_are_what_they_are_called() -> None:
     torch.testing.assert_close(BITS.plain(eta).log_prob(z.expand(ROWS, -1, -1)).exp(), by_hand)
 
 
-@pytest.mark.parametrize("space", [BITS, CATEGORICAL, SEVERAL, SUBSETS], ids=repr)
+@pytest.mark.parametrize("space", [BITS, CATEGORICAL, SEVERAL, SUBSETS, CHAIN], ids=repr)
 def test_the_plain_q_is_the_exponential_family_of_points(space: Space) -> None:
     s = scores(space)
     every = space.every(s)
@@ -129,7 +133,7 @@ def test_the_plain_q_is_the_exponential_family_of_points(space: Space) -> None:
 
 def test_marginals_are_expected_points(case: tuple[FiniteDistribution, Tensor]) -> None:
     q, every = case
-    points = (every if every.is_floating_point() else torch.nn.functional.one_hot(every)).double()
+    points = q.space.point(every, torch.float64)  # type: ignore[attr-defined]
     p = q.log_prob(every).exp()
     torch.testing.assert_close(q.marginals(), torch.einsum("bm,bm...->b...", p, points))
 
@@ -176,6 +180,7 @@ def test_the_entropy_of_a_bit_that_is_certain_is_zero(dtype: torch.dtype) -> Non
     [
         *itertools.product((plain, sparsemax), (Bits(3), Categoricals(1, 3), Categoricals(2, 3))),
         (plain, Subsets(1, 3, 2)),
+        *((make, CHAIN) for make in (plain, sparsemax)),
     ],
 )
 def test_entropy_survives_certainty(make: Make, space: Space) -> None:

@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Tensor
 
 from estimators.sampler import Sampler
-from estimators.spaces import Bits, Space, Subsets
+from estimators.spaces import Bits, Chains, Space, Subsets
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
@@ -20,8 +20,16 @@ from tests.estimators.contract import (
 )
 from tests.estimators.mappings.test_oracles import nearest_in_hull
 
-SPACES = [BITS, CATEGORICAL, SEVERAL, SUBSET, SUBSETS]
-OTHERS = [Subsets(1, 4, 1), Subsets(2, 3, 3), Subsets(1, 1, 1)]
+CHAIN = Chains(3, 2)
+SPACES = [BITS, CATEGORICAL, SEVERAL, SUBSET, SUBSETS, CHAIN]
+OTHERS = [
+    Subsets(1, 4, 1),
+    Subsets(2, 3, 3),
+    Subsets(1, 1, 1),
+    Chains(1, 3),
+    Chains(3, 1),
+    Chains(4, 3),
+]
 
 
 def vectors(space: Space, rows: int = 20) -> Tensor:

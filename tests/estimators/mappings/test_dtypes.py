@@ -11,7 +11,7 @@ from torch import Tensor
 from estimators import mappings
 from estimators.distributions.sparse import SparseDistribution
 from estimators.mappings import best_bits, sparsemap_bits
-from estimators.spaces import Bits, Categoricals, Ranked, Subsets
+from estimators.spaces import Bits, Categoricals, Chains, Ranked, Subsets
 
 # (B, 4) scores of bits, or of a variable.
 MAPPINGS: dict[str, Callable[[Tensor], object]] = {
@@ -23,15 +23,20 @@ MAPPINGS: dict[str, Callable[[Tensor], object]] = {
     "subset_marginals": lambda s: mappings.subset_marginals(s, 2),
     "top_assignments": lambda s: mappings.top_assignments(s[:, None], 3),
     "top_bit_vectors": lambda s: mappings.top_bit_vectors(s, 3),
+    "top_chains": lambda s: mappings.top_chains(s, 1, 4, 3),
     "top_subsets": lambda s: mappings.top_subsets(s, 2, 3),
     "topk_sparsemax": lambda s: mappings.topk_sparsemax(s, 3),
     "topk_sparsemax_categoricals": lambda s: mappings.topk_sparsemax_categoricals(s[:, None], 3),
+    "topk_sparsemax_chains": lambda s: mappings.topk_sparsemax_chains(s, 1, 4, 3),
     "topk_sparsemax_subsets": lambda s: mappings.topk_sparsemax_subsets(s[:, None], 2, 3),
 }
-OTHERS = {"above_the_rest", "all_bit_vectors", "best_bits", "best_bits_within", "best_chain"}
-"""Functions of no scores, and oracles, which `sparsemap` calls with float64."""
+OTHERS = {
+    *("above_the_rest", "all_bit_vectors", "best_bits", "best_bits_within", "best_chain"),
+    *("below_the_best", "best_chains", "chain_points", "join_chain", "split_chain", "sums_along"),
+}
+"""Functions of no scores, or of those of a q, and oracles, which `sparsemap` calls with float64."""
 
-SPACES = [Bits(4), Categoricals(1, 4), Categoricals(2, 3), Subsets(2, 4, 2)]
+SPACES = [Bits(4), Categoricals(1, 4), Categoricals(2, 3), Subsets(2, 4, 2), Chains(2, 3)]
 
 
 def scores(*shape: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from estimators.base import Evaluated
 from estimators.mappings import sparsemap_bits
 from estimators.sampler import Sampler
-from estimators.spaces import Bits, Categoricals, Subsets
+from estimators.spaces import Bits, Categoricals, Chains, Subsets
 from estimators.spaces.base import Space
 from estimators.spaces.distribution import FiniteDistribution
 from estimators.summed.sparse import SparseMAP, SparseMAPBudget, TopKSparsemax
@@ -28,6 +28,7 @@ SPACES: dict[Space, tuple[int, ...]] = {
     Categoricals(2, 2): (2, 2),
     Subsets(1, 4, 2): (1, 4),
     Subsets(2, 3, 2): (2, 3),
+    Chains(2, 2): (8,),
 }
 
 SUMS: list[tuple[type[SupportSum], dict[str, Any]]] = [
