@@ -50,6 +50,7 @@ class MixedDirichlet(Mixed):
     def combine(self, q: Distribution, proposal: Proposal, evaluated: Evaluated) -> Estimate:
         assert isinstance(q, Faces)
         estimate = super().combine(q, proposal, evaluated)
+        assert estimate.surrogate is not None
         z = proposal.extras["z"].detach()
         costs = evaluated.costs.view(z.shape[:2])
         others = (costs.sum(dim=1, keepdim=True) - costs) / (z.shape[1] - 1)

@@ -198,6 +198,15 @@ def test_draws_are_as_frequent_as_the_atoms_say(make: Make) -> None:
     check_frequencies(make)
 
 
+@every_kind
+def test_samples_diverge_from_the_density_by_nothing(make: Make) -> None:
+    """KL(q ‖ q) = 0: the mean of log q over them is minus the entropy."""
+    q = make(numbers([[-0.8], [0.3]]))
+    log_q = q.log_prob(q.sample(Sampler(torch.Generator().manual_seed(1)), DRAWS // 10))
+    noise = log_q.std(dim=1) / (DRAWS // 10) ** 0.5
+    assert ((log_q.mean(dim=1) + q.entropy()).abs() <= 4.5 * noise).all()
+
+
 class Spread(Sampler):
     """Noise from −5 to 5."""
 
