@@ -14,6 +14,16 @@ SMALL = {
     "ssvae": {"hidden": 16, "classifier_hidden": 16},
     "signal_game": {"vocabulary": 6, "candidates": 4, "embedding": 8, "hidden": 8, "episodes": 50},
     "bitvector": {"bits": 4, "hidden": 16},
+    "listops": {
+        "longest": 6,
+        "embedding": 8,
+        "hidden": 6,
+        "arcs": 5,
+        "states": 7,
+        "train": 200,
+        "validation": 60,
+        "test": 70,
+    },
     "clusters": {"clusters": 4, "size": 10, "train": 200, "validation": 60, "test": 70},
 }
 
