@@ -10,7 +10,9 @@ docs/LIBRARY.md shows whole models.
 """
 
 from estimators.registry import all_estimators, make
-from estimators.spaces import Bits, Categoricals, Chains, Subsets
+from estimators.spaces import Bits, Categoricals, Chains, Subsets, Trees
 from estimators.step import expected_cost
 
-__all__ = ["Bits", "Categoricals", "Chains", "Subsets", "all_estimators", "expected_cost", "make"]
+__all__ = [
+    "Bits", "Categoricals", "Chains", "Subsets", "Trees", "all_estimators", "expected_cost", "make",
+]  # fmt: skip

@@ -5,5 +5,6 @@ from estimators.spaces.bits import Bits
 from estimators.spaces.categoricals import Categoricals
 from estimators.spaces.chains import Chains
 from estimators.spaces.subsets import Subsets
+from estimators.spaces.trees import Trees
 
-__all__ = ["Bits", "Categoricals", "Chains", "Factorised", "Ranked", "Space", "Subsets"]
+__all__ = ["Bits", "Categoricals", "Chains", "Factorised", "Ranked", "Space", "Subsets", "Trees"]
