@@ -31,6 +31,9 @@ CAPTION = "Of the first seed of each estimator, with the parameters that did bes
 _TILE = 48
 """Least width of an image among bit-vectors, in points of the picture."""
 
+_ARC = 1.0
+"""Height of the space for arcs over a sentence."""
+
 _OFF, _ON = 30, 215
 """Grey of a bit, 255 is ink."""
 
@@ -100,16 +103,53 @@ def draw_bits(arrays: Arrays, axes: Axes) -> None:
     _label_rows([f"{size:.3g}" for size in arrays["support"]], axes)
 
 
+def draw_trees(arrays: Arrays, axes: Axes) -> None:
+    """A sentence to a row, with its likeliest trees side by side as arcs over it, and q(z | x).
+
+    An arc rises from a word and comes down on its head; a root has a stroke above it. Those that
+    are not in the true tree are dashed.
+    """
+    words, heads, truth = arrays["words"], arrays["heads"], arrays["truth"]
+    longest = words.shape[1]
+    for (row, place), share in np.ndenumerate(arrays["probability"]):
+        if share > 0:
+            left, base = place * (longest + 2), -row * (_ARC + 0.6)
+            for number, word in enumerate(words[row][words[row] != ""]):
+                x, head = left + number, heads[row, place, number]
+                style = "-" if truth[row, number] in (head, -1) else (0, (2, 1))
+                axes.text(x, base, word, ha="center", va="top", fontsize=4)
+                across, up = _arc(number, int(head), longest)
+                axes.plot(left + across, base + up, color="0.2", lw=0.5, ls=style)
+            axes.text(left, base + _ARC, _share(share), ha="left", va="top", fontsize=5)
+    columns = arrays["probability"].shape[1]
+    axes.set(
+        xlim=(-1, columns * (longest + 2) - 1), ylim=(-(len(words) - 0.5) * (_ARC + 0.6), _ARC)
+    )
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _arc(word: int, head: int, longest: int) -> tuple[Array, Array]:
+    """The line from a word to its head, half an ellipse that is higher the farther they are apart;
+    of a root, a stroke."""
+    if head == word:
+        return np.array([word, word]), np.array([0.05, 0.9 * _ARC])
+    turn = np.linspace(0, np.pi, 24)
+    across = (word + head) / 2 + (word - head) / 2 * np.cos(turn)
+    return across, 0.05 + (0.15 + 0.75 * abs(word - head) / longest) * _ARC * np.sin(turn)
+
+
 DRAW: dict[str, Callable[[Arrays, Axes], None]] = {
     "images": draw_images,
     "pairs": draw_pairs,
     "histogram": draw_histogram,
     "bits": draw_bits,
+    "trees": draw_trees,
 }
 """By the kind that the arrays say they are."""
 
 
-_WIDTH = {"images": 2.5, "pairs": 2.9, "histogram": 2.5, "bits": 4.2}
+_WIDTH = {"images": 2.5, "pairs": 2.9, "histogram": 2.5, "bits": 4.2, "trees": 7.0}
 """Inches, of a figure in a row of several."""
 
 _HEIGHT = 2.5

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-Kind = Literal["images", "pairs", "histogram", "bits"]
+Kind = Literal["images", "pairs", "histogram", "bits", "trees"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -85,6 +85,28 @@ def bits(
         "support": likeliest.support.double().cpu().numpy(),
     }
     return Example("bits", title, arrays)
+
+
+def trees(
+    title: str, words: Sequence[Sequence[str]], likeliest: Likeliest, truth: Int[Tensor, "N T"]
+) -> Example:
+    """Sentences with their likeliest trees: "words" (N, T), texts that are empty past the end,
+    "heads" (N, M, T) and "truth" (N, T) int16, a root's being itself, "probability" (N, M) float32.
+
+    Args:
+        title: what they are.
+        words: of each of N sentences.
+        likeliest: heads of the words.
+        truth: the true ones, −1 past the end or where they are not known.
+    """
+    longest = truth.shape[1]
+    arrays = {
+        "words": np.array([[*row, *[""] * (longest - len(row))] for row in words]),
+        "heads": likeliest.z.short().cpu().numpy(),
+        "truth": truth.short().cpu().numpy(),
+        "probability": likeliest.probability.float().cpu().numpy(),
+    }
+    return Example("trees", title, arrays)
 
 
 def _bytes(pixels: Float[Tensor, "*some H W"]) -> Array:

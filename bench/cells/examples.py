@@ -25,16 +25,18 @@ from tasks.streams import Streams, derive_seed
 def likeliest(q: Distribution, space: Space, most: int) -> Likeliest:
     """The likeliest assignments of every row, `most` of them or all that there can be.
 
-    Of a mixed q, the assignments that its samples are nearest to. The mode alone of any other q
-    whose support can't be listed.
+    Of a mixed q, the assignments that its samples are nearest to. The mode alone where the support
+    can't be listed, nor the best of it.
     """
     if isinstance(q, MixedDistribution):
         q = q.rounded()
-    if not isinstance(q, FiniteDistribution):
-        z = q.mode().unsqueeze(1)
-        return Likeliest(z, q.log_prob(z).exp(), q.scores.new_full((len(z),), math.inf))
-    sizes = q.support_sizes
     listed = isinstance(q, SparseDistribution) or space.single
+    finite = isinstance(q, FiniteDistribution)
+    if not finite or not (listed or isinstance(space, Ranked)):
+        z = q.mode().unsqueeze(1)
+        endless = q.scores.new_full((len(z),), math.inf)
+        return Likeliest(z, q.log_prob(z).exp(), q.support_sizes if finite else endless)
+    sizes = q.support_sizes
     if isinstance(space, Ranked) and not listed:  # the support may be more than can be listed
         z, _ = space.topk_sparsemax(q.scores, min(most, space.count))
         return Likeliest(z, q.log_prob(z).exp(), sizes)

@@ -48,6 +48,15 @@ k = 3
 [tasks.bitvector.settings]
 bits = 4
 hidden = 8
+[tasks.listops.settings]
+longest = 6
+embedding = 8
+hidden = 8
+arcs = 8
+states = 8
+train = 256
+validation = 64
+test = 64
 [tasks.clusters.settings]
 clusters = 4
 size = 10

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.spaces import Bits
+from estimators.spaces import Bits, Categoricals, Space, Trees
 from tasks.base import Task
-from tasks.examples import Example, Kind, Likeliest, bits, images
+from tasks.examples import Example, Kind, Likeliest, Look, bits, images
 from tasks.streams import Streams
 from tests.tasks.conftest import make_task
 
@@ -19,6 +19,7 @@ PARTS = {
     "pairs": {"original", "reconstruction"},
     "histogram": {"share"},
     "bits": {"original", "reconstruction", "bits", "probability", "support"},
+    "trees": {"words", "heads", "truth", "probability"},
 }
 
 
@@ -38,9 +39,21 @@ def all_or_none(scores: Tensor, most: int) -> Likeliest:
     return in_turn(scores[:, None], most)._replace(z=z)
 
 
+def hanging_on_the_first(scores: Tensor, most: int) -> Likeliest:
+    """The same for trees: the first word is the head of all."""
+    rows, words, _ = scores.shape
+    z = torch.zeros(rows, most, words, dtype=torch.int64)
+    return in_turn(scores, most)._replace(z=z)
+
+
+LOOKS: dict[type[Space], Look] = {
+    Bits: all_or_none, Categoricals: in_turn, Trees: hanging_on_the_first
+}  # fmt: skip
+
+
 @torch.no_grad()
 def shown(task: Task) -> dict[str, Example]:
-    return task.examples(all_or_none if isinstance(task.space, Bits) else in_turn, Streams(0))
+    return task.examples(LOOKS[type(task.space)], Streams(0))
 
 
 def test_examples_are_small_arrays_of_known_kinds(task: Task) -> None:
