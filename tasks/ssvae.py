@@ -31,7 +31,7 @@ from tasks.base import (
 )
 from tasks.data.base import DataError, Images
 from tasks.examples import Example, Look, images, pairs
-from tasks.likelihoods.binary import binary_nll
+from tasks.likelihoods.binary import binarised, binary_nll
 from tasks.registry import register
 from tasks.streams import Streams
 
@@ -132,15 +132,8 @@ class SemiSupervisedVAE(Task):
         self, pixels: Shaped[Tensor, "N P"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N H"]]:
         """Pixels that are 1 with their grey level as probability, and the noise of h."""
-        grey = self.grey(pixels)
-        # 16 random bits for a pixel, four pixels' in an integer: the library's uniform_ takes three
-        # times as long, its bernoulli eight. No probability is off by more than 2⁻¹⁷.
-        integers = torch.empty(-(-grey.numel() // 4), dtype=torch.int64, device=grey.device)
-        integers.random_(-(2**63), None, generator=generator)
-        bits = integers.view(torch.int16)[: grey.numel()].view_as(grey)
-        uniform = bits.to(grey.dtype).add_(2**15 + 0.5).div_(2**16)
-        x = uniform.lt_(grey)
-        return x, grey.new_empty(len(x), self.latent).normal_(generator=generator)
+        x = binarised(self.grey(pixels), generator)
+        return x, x.new_empty(len(x), self.latent).normal_(generator=generator)
 
     def encode(self, batch: object) -> Encoding:
         x, noise, y, labelled = cast(Batch, batch)

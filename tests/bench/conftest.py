@@ -48,6 +48,12 @@ k = 3
 [tasks.bitvector.settings]
 bits = 4
 hidden = 8
+[tasks.subset_vae.settings]
+variables = 2
+items = 3
+chosen = 2
+wide = 8
+narrow = 8
 """
 
 

@@ -15,6 +15,7 @@ SMALL = {
     "ssvae": {"hidden": 16, "classifier_hidden": 16},
     "signal_game": {"vocabulary": 6, "candidates": 4, "embedding": 8, "hidden": 8, "episodes": 50},
     "bitvector": {"bits": 4, "hidden": 16},
+    "subset_vae": {"variables": 2, "items": 4, "chosen": 2, "wide": 16, "narrow": 8},
 }
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.spaces import Bits
+from estimators.spaces import Bits, Space, Subsets
 from tasks.base import Task
-from tasks.examples import Example, Kind, Likeliest, bits, images
+from tasks.examples import Example, Kind, Likeliest, Look, bits, images
 from tasks.streams import Streams
 from tests.tasks.conftest import make_task
 
@@ -36,9 +36,19 @@ def all_or_none(scores: Tensor, most: int) -> Likeliest:
     return in_turn(scores[:, None], most)._replace(z=z)
 
 
+def first_items(scores: Tensor, most: int) -> Likeliest:
+    """The same for subsets of two."""
+    z = torch.zeros_like(scores)[:, None].repeat(1, most, 1, 1)
+    z[..., :2] = 1
+    return in_turn(scores, most)._replace(z=z)
+
+
+LOOKS: dict[type[Space], Look] = {Bits: all_or_none, Subsets: first_items}
+
+
 @torch.no_grad()
 def shown(task: Task) -> dict[str, Example]:
-    return task.examples(all_or_none if isinstance(task.space, Bits) else in_turn, Streams(0))
+    return task.examples(LOOKS.get(type(task.space), in_turn), Streams(0))
 
 
 def test_examples_are_small_arrays_of_known_kinds(task: Task) -> None:
