@@ -55,7 +55,7 @@ class ActiveSetSolution(NamedTuple):
     residual: Float[Tensor, " B"]
     """A bound on ‖marginals − μ*‖₂, but for what the oracle loses to rounding."""
     converged: Bool[Tensor, " B"]
-    """The residual is within the tolerance."""
+    """The residual is within the tolerance, as far as float64 can tell."""
 
 
 def as_they_are(vertices: Float[Tensor, "B D"]) -> Float64[Tensor, "B D"]:
@@ -99,10 +99,10 @@ def sparsemap(
         return indicators(found)
 
     answers: list[Tensor] = []
-    kernel = compiled_loops(_LOOPS) if scores.device.type == "cpu" else None
-    kind = SideBySide if kernel is None else RowByRow
+    compiled = scores.device.type == "cpu" and compiled_loops(_LOOPS) is not None
+    kind: type[Sets] = RowByRow if compiled else SideBySide
     first = best(target)
-    sets: Sets = kind(target, first, _nudge(target))
+    sets = kind(target, first, _nudge(target))
     within = (ROUNDING * (1 + first.sum(dim=1))).clamp(min=tolerance**2)
     rows, asked = torch.arange(len(target), device=target.device), len(target)
     for step in range(max_iterations + 1):
@@ -165,8 +165,9 @@ class Sets(Protocol):
     """The active sets of all rows, each of which starts with its first vertex alone, named by the
     number of the row."""
 
-    gap: Float64[Tensor, " B"]
-    """Bounds on the duality gaps."""
+    @property
+    def gap(self) -> Float64[Tensor, " B"]:
+        """Bounds on the duality gaps."""
 
     def __init__(
         self,
