@@ -132,9 +132,8 @@ class SemiSupervisedVAE(Task):
         self, pixels: Shaped[Tensor, "N P"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N H"]]:
         """Pixels that are 1 with their grey level as probability, and the noise of h."""
-        grey = self.grey(pixels)
-        x = binarised(grey, generator)
-        return x, grey.new_empty(len(x), self.latent).normal_(generator=generator)
+        x = binarised(self.grey(pixels), generator)
+        return x, x.new_empty(len(x), self.latent).normal_(generator=generator)
 
     def encode(self, batch: object) -> Encoding:
         x, noise, y, labelled = cast(Batch, batch)

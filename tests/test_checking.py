@@ -8,8 +8,14 @@ import torch
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
-from estimators.mappings import best_bits, sparsemap, sparsemap_bits, top_bit_vectors
-from estimators.mappings.active_set import ActiveSetSolution, on_its_support
+from estimators.mappings import (
+    ActiveSetSolution,
+    best_bits,
+    sparsemap,
+    sparsemap_bits,
+    top_bit_vectors,
+)
+from estimators.mappings.active_set import on_its_support
 from tests.checking import checked
 
 
@@ -28,13 +34,13 @@ def transposed(x: Float[Tensor, "A B"]) -> Float[Tensor, "B A"]:
             lambda: on_its_support(torch.zeros(1, 2, 3), torch.zeros(1, 4), torch.zeros(1, 3)),
             "parameter 'weights'",
         ),
-        (lambda: sparsemap(torch.zeros(1, 3), lambda s: s[:, :2]), "parameter 'start'"),
+        (lambda: sparsemap(torch.zeros(1, 3), lambda s: s[:, :2]), "the return value"),
         (lambda: transposed(torch.zeros(1, 2)), "the return value"),
         (
             lambda: replace(sparsemap_bits(torch.zeros(1, 3)), marginals=torch.zeros(1, 4)),
             "parameter 'marginals'",
         ),
-        (lambda: ActiveSetSolution(*[torch.zeros(1, 2)] * 5), "parameter 'vertices'"),
+        (lambda: ActiveSetSolution(*[torch.zeros(1, 2)] * 5), "parameter 'residual'"),
     ],
     ids=[
         "dimensions",

@@ -29,7 +29,7 @@ from tasks.streams import Streams
 
 CLIP = 0.05
 """The bits of the importance proposal are on with a probability in [CLIP, 1 − CLIP]; of other
-variables, 2 CLIP is the share of the uniform distribution in it."""
+variables and structures, 2 CLIP is the share of the uniform distribution in it."""
 
 _NLL_NUMBERS = 2**22
 """Numbers in the assignments of one batch that p(x) is computed for."""
@@ -182,9 +182,10 @@ def log_evidence(
     p(z) is uniform, or in the cost. Summed over every z where these are few, or the categories of
     a single variable (every one then counts as a sample).
     Else importance sampling with half the samples from q and half from independent variables with
-    q's marginals, smoothed by CLIP. Both halves are weighted by the mixture's density, which is
-    positive for every z, so that the estimate of p(x) is unbiased whatever q is. A q that is no
-    list of assignments is sampled from alone. As published, if the settings say so.
+    q's marginals, smoothed by CLIP, or, of structures, from the plain q of the same scores and a
+    few from the uniform one. All are weighted by the mixture's density, which is positive for
+    every z, so that the estimate of p(x) is unbiased whatever q is. A q that is no list of
+    assignments is sampled from alone. As published, if the settings say so.
     """
     space = cost.task.space
     if not isinstance(q, FiniteDistribution):
@@ -197,12 +198,23 @@ def log_evidence(
         return log_p, torch.full_like(log_p, len(every))
     if settings.nll_as == "published":
         return published_log_evidence(cost, context, q, sampler, settings.nll_samples)
-    assert isinstance(space, Factorised)
     half = settings.nll_samples // 2
-    independent = space.plain(space.smoothed(q.marginals(), 2 * CLIP))
-    z = torch.cat([q.sample(sampler, half), independent.sample(sampler, half)], dim=1)
-    log_mixture = torch.logaddexp(q.log_prob(z), independent.log_prob(z)) - math.log(2)
-    return _importance(_log_joint(cost, context, z, space.log_assignments) - log_mixture)
+    others = _others(space, q, half)
+    z = torch.cat([p.sample(sampler, count) for p, count in [(q, half), *others]], dim=1)
+    log_mixture = q.log_prob(z)
+    for other, count in others:
+        log_mixture = torch.logaddexp(log_mixture, other.log_prob(z) + math.log(count / half))
+    log_joint = _log_joint(cost, context, z, space.log_assignments)
+    return _importance(log_joint - (log_mixture - math.log(2)))
+
+
+def _others(space: Space, q: FiniteDistribution, half: int) -> list[tuple[Distribution, int]]:
+    """What half of the importance samples come from beside q, and how many of them."""
+    if isinstance(space, Factorised):
+        return [(space.plain(space.smoothed(q.marginals(), 2 * CLIP)), half)]
+    uniform = max(1, round(2 * CLIP * half))
+    others = [(q.scores, half - uniform), (torch.zeros_like(q.scores), uniform)]
+    return [(space.plain(scores), count) for scores, count in others if count]
 
 
 def _is_summed(space: Space, settings: EvaluationSettings) -> bool:

@@ -3,7 +3,6 @@
 Nothing here knows of estimators or tasks: the folder can be used on its own.
 """
 
-from estimators.mappings.active_set import ActiveSetSolution, Oracle, sparsemap
 from estimators.mappings.bit_sparsemap import BitSolver, SparseSolution, sparsemap_bits
 from estimators.mappings.bits import all_bit_vectors, top_bit_vectors, topk_sparsemax
 from estimators.mappings.categoricals import (
@@ -27,6 +26,7 @@ from estimators.mappings.chains import (
 )
 from estimators.mappings.closed_form import Parametrisation, bit_marginals, subset_marginals
 from estimators.mappings.oracles import best_bits, best_bits_within, best_chain
+from estimators.mappings.structures import ActiveSetSolution, Oracle, sparsemap
 from estimators.mappings.subsets import above_the_rest, top_subsets, topk_sparsemax_subsets
 from estimators.mappings.support import sparsemax
 

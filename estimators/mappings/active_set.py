@@ -1,6 +1,6 @@
-"""SparseMAP by the active-set method, for any structure with a maximisation oracle, batched.
+"""SparseMAP by the active-set method, batched.
 
-    μ* = argmin_μ ½‖μ − s‖²  over the convex hull of the structures
+    μ* = argmin_μ ½‖μ − s‖²  over the convex hull of the vertices
 
 (Niculae et al. 2018). The method keeps a small set of vertices; it solves for the best
 combination of them, drops those whose weight would turn negative, and adds the vertex that the
@@ -9,84 +9,14 @@ in the hull of u = v − s: with Q = UUᵀ + 11ᵀ the best affine combination i
 side by side, each with its own set; Q⁻¹ is updated by one outer product a step.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
-from estimators.mappings.finite import check_finite, mapping
-from estimators.mappings.support import narrowed
-
-Oracle = Callable[[Float[Tensor, "B D"]], Float[Tensor, "B D"]]
-"""From scores to the structure of highest score in each row, as indicators."""
-
 DEPENDENT = 1e-10
 """A vertex this close to the affine hull of the set, relative to its norm, adds nothing."""
-
-
-class ActiveSetSolution(NamedTuple):
-    """A distribution over a few structures whose mean is (nearly) the SparseMAP marginals."""
-
-    vertices: Float[Tensor, "B M D"]
-    """Indicator vectors; distinct where the probability is positive."""
-    probabilities: Float[Tensor, "B M"]
-    """Differentiable in the scores; zero for padding."""
-    marginals: Float[Tensor, "B D"]
-    """The mean of the vertices, differentiable in the scores."""
-    residual: Float[Tensor, " B"]
-    """A bound on ‖marginals − μ*‖₂, but for rounding in float64."""
-    converged: Bool[Tensor, " B"]
-    """The residual is within the tolerance."""
-
-
-@mapping
-def sparsemap(
-    scores: Float[Tensor, "B D"],
-    oracle: Oracle,
-    tolerance: float = 1e-6,
-    max_iterations: int = 1000,
-) -> ActiveSetSolution:
-    """SparseMAP for a structure that is given by its oracle.
-
-    The probabilities solve the problem on the affine hull of the final set, on which they depend
-    linearly, so that first derivatives are those of the set and second derivatives are zero. A set
-    that spans less than the face that μ* lies in gives a projection of the Jacobian.
-
-    Args:
-        scores: s, of any floating dtype; the work is done in float64.
-        oracle: finds the best structure of each row; called with float64 scores.
-        tolerance: on the residual, which is √(2 · duality gap). Where entries of s beyond [0, 1]
-            compete, as those of structures may, rounding leaves some 10⁻⁷ of the largest.
-        max_iterations: vertices looked at, at most; a row that needs more is not converged.
-    Raises:
-        TypeError: the scores are no floating-point numbers.
-        ValueError: a score is not finite.
-    """
-    check_finite(scores)
-    target = scores.detach().double()
-    solver = FarSolver(target, oracle(target))
-    exactly = False
-    for _ in range(max_iterations):
-        direction = solver.direction()
-        vertex = oracle(-(direction if exactly else snapped(direction)))
-        if not solver.add(vertex, solver.distance(direction, vertex) > tolerance):
-            if exactly:
-                break
-            exactly = True  # next to a large entry small ones were ties, and may not be
-    direction = solver.direction()
-    distance = solver.distance(direction, oracle(-direction))
-    vertices, probabilities = solver.solution(scores.double())
-    marginals = torch.einsum("bm,bmd->bd", probabilities, vertices)
-    dtype = scores.dtype
-    return ActiveSetSolution(
-        vertices.to(dtype),
-        narrowed(probabilities, dtype),
-        marginals.to(dtype),
-        distance.to(dtype),
-        distance <= tolerance,
-    )
 
 
 def on_its_support(
@@ -121,7 +51,17 @@ def differentiable(
     that sum to zero.
     """
     shift = scores - scores.detach()
-    change = torch.einsum("bmd,bd->bm", vertices, shift)[:, :, None]
+    return moved(weights, inverse, y, torch.einsum("bmd,bd->bm", vertices, shift))
+
+
+def moved(
+    weights: Float[Tensor, "B M"],
+    inverse: Float[Tensor, "B M M"],
+    y: Float[Tensor, "B M 1"],
+    change: Float[Tensor, "B M"],
+) -> Float[Tensor, "B M"]:
+    """Weights that follow a change of the vertices' scores, which is zero and has their graph."""
+    change = change[:, :, None]
     along = inverse @ change - y * (y * change).sum(dim=1, keepdim=True) / y.sum(
         dim=1, keepdim=True
     )
@@ -190,10 +130,16 @@ class Solver:
         self.inverse.baddbmm_((inverse_schur[:, None] * w)[:, :, None], w[:, None, :])
         self.y.addcmul_(step[:, None], w, value=-1)
         here = self.rows[wanted]
-        self.shifted[here, slot[here]] = u[here]
-        self.used[here, slot[here]] = True
+        self._put(here, slot[here], u[here])
         self._reweigh(wanted)
         return True
+
+    def _put(
+        self, rows: Int[Tensor, " R"], slot: Int[Tensor, " R"], u: Float[Tensor, "R D"]
+    ) -> None:
+        """Fill a slot of some rows."""
+        self.shifted[rows, slot] = u
+        self.used[rows, slot] = True
 
     def _best(self, rows: Int[Tensor, " R"] | slice) -> Float[Tensor, "R M"]:
         """The weights of the best affine combination, for some rows."""
@@ -240,13 +186,8 @@ class Solver:
         self.y, self.weights = pad(self.y, (0, more)), pad(self.weights, (0, more))
         self.used = pad(self.used, (0, more))
 
-    def solution(
-        self, scores: Float[Tensor, "B D"]
-    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M"]]:
-        """Vertices, and probabilities differentiable in the scores.
-
-        M is the most that any row has; the rest is padding.
-        """
+    def settled(self) -> "Settled":
+        """The sets without idle vertices, and with as many slots as the largest has vertices."""
         while (idle := self.used & (self.weights <= 0)).any():
             rows = idle.any(dim=1).nonzero().squeeze(1)
             self._drop(rows, idle[rows].to(torch.uint8).argmax(dim=1))
@@ -258,33 +199,24 @@ class Solver:
         inverse = self.inverse.gather(1, kept[:, :, None].expand(-1, -1, self.inverse.shape[2]))
         inverse = inverse.gather(2, kept[:, None, :].expand(-1, most, -1))
         y, weights = self.y.gather(1, kept)[:, :, None], self.weights.gather(1, kept)
+        return Settled(kept, vertices, weights, inverse, y)
+
+    def solution(
+        self, scores: Float[Tensor, "B D"]
+    ) -> tuple[Float[Tensor, "B M D"], Float[Tensor, "B M"]]:
+        """Vertices, and probabilities differentiable in the scores.
+
+        M is the most that any row has; the rest is padding.
+        """
+        _, vertices, weights, inverse, y = self.settled()
         return vertices, differentiable(vertices, weights, inverse, y, scores)
 
 
-class FarSolver(Solver):
-    """The same for scores that may be far from the hull of indicator vectors.
+class Settled(NamedTuple):
+    """The sets of all rows at the end; zeros beyond those of a row."""
 
-    U = V − s would round the vertices away. U = V − c has c, the point of the cube nearest to s,
-    and the rest comes in on the right-hand side: p = RU(s − c) + λy.
-    """
-
-    def __init__(self, scores: Float[Tensor, "B D"], start: Float[Tensor, "B D"]) -> None:
-        super().__init__(scores.clamp(0, 1), start)
-        self.pull = scores - self.target
-
-    def direction(self) -> Float[Tensor, "B D"]:
-        """μ − s for the current weights."""
-        return self.point() - self.pull
-
-    def distance(
-        self, direction: Float[Tensor, "B D"], vertex: Float[Tensor, "B D"]
-    ) -> Float[Tensor, " B"]:
-        """√(2 · duality gap) for the best vertex against the direction."""
-        gap = (direction * (self.point() - (vertex - self.target))).sum(dim=1)
-        return (2 * gap.clamp(min=0)).sqrt()
-
-    def _best(self, rows: Int[Tensor, " R"] | slice) -> Float[Tensor, "R M"]:
-        gain = torch.bmm(self.shifted[rows], self.pull[rows][:, :, None])
-        best, y = torch.bmm(self.inverse[rows], gain).squeeze(2), self.y[rows]
-        missing = 1 - best.sum(dim=1, keepdim=True)
-        return best + y * (missing / y.sum(dim=1, keepdim=True))
+    slot: Int[Tensor, "B M"]
+    vertices: Float[Tensor, "B M D"]
+    weights: Float[Tensor, "B M"]
+    inverse: Float[Tensor, "B M M"]
+    y: Float[Tensor, "B M 1"]

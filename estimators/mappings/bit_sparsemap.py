@@ -4,24 +4,14 @@ The marginals are unique and known in closed form. A distribution over bit-vecto
 is not unique: three solvers give three.
 """
 
-import importlib
-import warnings
 from dataclasses import dataclass
-from functools import cache
-from types import ModuleType
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from estimators.mappings.active_set import (
-    Oracle,
-    Solver,
-    differentiable,
-    on_its_support,
-    snapped,
-)
+from estimators.mappings.active_set import Solver, differentiable, on_its_support, snapped
 from estimators.mappings.closed_form import (
     Parametrisation,
     decompose,
@@ -29,7 +19,9 @@ from estimators.mappings.closed_form import (
     single_scores,
 )
 from estimators.mappings.finite import check_finite, mapping
+from estimators.mappings.kept import compiled_loops
 from estimators.mappings.lp_sparsemap import reference_solution
+from estimators.mappings.structures import Oracle
 from estimators.mappings.support import narrowed
 
 BitSolver = Literal["active-set", "closed-form", "lp-sparsemap"]
@@ -135,7 +127,8 @@ def _active_set(
     Returns:
         vertices, and probabilities differentiable in the scores.
     """
-    kernel = _kernel() if marginals.device.type == "cpu" else None
+    on_cpu = marginals.device.type == "cpu"
+    kernel = compiled_loops("estimators.mappings.compiled") if on_cpu else None
     if kernel is None:
         return _side_by_side(marginals, budget, tolerance, max_iterations).solution(scores)
     limit = marginals.shape[1] if budget is None else budget
@@ -143,20 +136,6 @@ def _active_set(
     sets = kernel.active_sets(marginals.numpy(), limit, binds, tolerance, max_iterations)
     vertices, weights, inverse, y = (torch.from_numpy(part) for part in sets)
     return vertices, differentiable(vertices, weights, inverse, y[:, :, None], scores)
-
-
-@cache
-def _kernel() -> ModuleType | None:
-    """The compiled loops, or None and a warning where they can't be had."""
-    try:
-        return importlib.import_module("estimators.mappings.compiled")
-    except ImportError:
-        warnings.warn(
-            "numba is not installed: SparseMAP's active set takes about five times as long on the "
-            "CPU (pip install numba)",
-            stacklevel=2,
-        )
-        return None
 
 
 def _side_by_side(

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from estimators.mappings.active_set import Oracle
 from estimators.mappings.chains import best_chains, chain_points
+from estimators.mappings.structures import Oracle
 
 
 def best_bits(scores: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:

@@ -34,11 +34,11 @@ class StraightThrough(FromVertices):
     """The slope at a sample of q goes to the marginals at a temperature: J(soft(scores / τ)) g / τ.
 
     Or the decoder sees the mode, which is no sample of q, or the slope goes to the scores as if
-    they were the point.
+    they were the point. Of subsets it is SIMPLE.
     """
 
     name = "st"
-    citation = "Bengio et al. 2013"
+    citation = "Bengio et al. 2013; SIMPLE: Ahmed et al. 2023"
     knobs = (Knob("temperature", (0.5, 1.0, 2.0)),)
 
     class Settings(PathwiseSettings, frozen=True):

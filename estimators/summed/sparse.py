@@ -6,6 +6,7 @@ many there are (Correia et al. 2020, section 4).
 
 from typing import Annotated, ClassVar
 
+import torch
 from jaxtyping import Float
 from pydantic import BaseModel, Field
 from torch import Tensor
@@ -16,13 +17,15 @@ from estimators.mappings import (
     BitSolver,
     Parametrisation,
     lp_sparsemap,
+    sparsemap,
     sparsemap_bits,
     sparsemap_categoricals,
 )
 from estimators.registry import register
 from estimators.searched import Range
-from estimators.spaces.base import Factorised, Ranked, Space
+from estimators.spaces.base import Ranked, Space
 from estimators.spaces.bits import Bits
+from estimators.spaces.categoricals import Categoricals
 from estimators.spaces.distribution import Distribution
 from estimators.summed.support_sum import SupportSum
 
@@ -62,11 +65,12 @@ class TopKSparsemax(SupportSum):
 
 @register
 class SparseMAP(SupportSum):
-    """SparseMAP over all assignments: of categorical variables, in closed form."""
+    """SparseMAP over all assignments: of categorical variables in closed form, of structures by
+    their MAP oracle, called as often as it takes for each row."""
 
     name = "sparsemap"
     citation = "Niculae et al. 2018; Correia et al. 2020, section 4.2"
-    spaces: ClassVar[tuple[type[Space], ...]] = (Factorised,)
+    spaces: ClassVar[tuple[type[Space], ...]] = (Space,)
     knobs = (Knob("tolerance", (1e-6, 1e-2, 0.2)),)
 
     class Settings(BaseModel, extra="forbid", frozen=True):
@@ -102,14 +106,28 @@ class SparseMAP(SupportSum):
         return None
 
     def distribution(self, scores: Float[Tensor, "B *scores"]) -> Distribution:
-        s = self.settings
-        if not isinstance(self.space, Bits):
+        s, space = self.settings, self.space
+        if isinstance(space, Categoricals):
             found = sparsemap_categoricals(scores)
-            return SparseDistribution(self.space, scores, found.assignments, found.probabilities)
+            return SparseDistribution(space, scores, found.assignments, found.probabilities)
+        if not isinstance(space, Bits):
+            return self._of_structures(scores)
         solution = sparsemap_bits(scores, self.budget, s.parametrisation, s.solver, s.tolerance)
         unsolved = solution.residual > 1.01 * s.tolerance  # a hundredth for rounding
         return SparseDistribution(
-            self.space, scores, solution.vertices, solution.probabilities, unsolved
+            space, scores, solution.vertices, solution.probabilities, unsolved
+        )
+
+    def _of_structures(self, scores: Float[Tensor, "B *scores"]) -> Distribution:
+        space = self.space
+        found = sparsemap(
+            scores.flatten(1),
+            lambda of: space.best(of.view(-1, *space.scores_shape)),
+            self.settings.tolerance,
+            indicators=lambda z: space.point(z, torch.float64).flatten(1),
+        )
+        return SparseDistribution(
+            space, scores, found.vertices, found.probabilities, ~found.converged
         )
 
 

@@ -1,4 +1,4 @@
-"""Binary pixels: drawn from grey ones, and their likelihood given log-odds.
+"""Binary pixels: drawn from grey levels, and their likelihood given their log-odds.
 
     −log p(x) = Σ_pixels log(1 + exp(−s l)),   s = 2x − 1
 
@@ -14,9 +14,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+LINEAR_FROM = 40.0
+"""Where log(1 + exp(y)) is y to the last digit, of float64 too."""
+
 
 def binarised(grey: Float[Tensor, "N P"], generator: torch.Generator) -> Float[Tensor, "N P"]:
-    """Pixels that are 1 with their grey level as probability, else 0."""
+    """Pixels that are 1 with their grey level in [0, 1] as probability, else 0."""
     # 16 random bits for a pixel, four pixels' in an integer: the library's uniform_ takes three
     # times as long, its bernoulli eight. No probability is off by more than 2⁻¹⁷.
     integers = torch.empty(-(-grey.numel() // 4), dtype=torch.int64, device=grey.device)
@@ -24,10 +27,6 @@ def binarised(grey: Float[Tensor, "N P"], generator: torch.Generator) -> Float[T
     bits = integers.view(torch.int16)[: grey.numel()].view_as(grey)
     uniform = bits.to(grey.dtype).add_(2**15 + 0.5).div_(2**16)
     return uniform.lt_(grey)
-
-
-LINEAR_FROM = 40.0
-"""Where log(1 + exp(y)) is y to the last digit, of float64 too."""
 
 
 def plain_binary_nll(logits: Float[Tensor, "N P"], x: Float[Tensor, "N P"]) -> Float[Tensor, " N"]:

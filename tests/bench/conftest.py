@@ -75,6 +75,12 @@ bits = 4
 variables = 2
 categories = 4
 hidden = [8]
+[tasks.subset_vae.settings]
+variables = 2
+items = 3
+chosen = 2
+wide = 8
+narrow = 8
 """
 
 

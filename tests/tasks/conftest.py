@@ -29,6 +29,7 @@ SMALL = {
     "polynomial": {"variables": 4},
     "sbn": {"bits": 4, "layers": 1, "hidden": 16},
     "toy": {"bits": 3, "initial": 0.5},
+    "subset_vae": {"variables": 2, "items": 4, "chosen": 2, "wide": 16, "narrow": 8},
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from estimators.spaces import Bits, Categoricals, Space, Trees
+from estimators.spaces import Bits, Space, Subsets, Trees
 from tasks.base import Task
 from tasks.examples import Example, Kind, Likeliest, Look, bits, images
 from tasks.streams import Streams
@@ -46,14 +46,21 @@ def hanging_on_the_first(scores: Tensor, most: int) -> Likeliest:
     return in_turn(scores, most)._replace(z=z)
 
 
+def first_items(scores: Tensor, most: int) -> Likeliest:
+    """The same for subsets of two."""
+    z = torch.zeros_like(scores)[:, None].repeat(1, most, 1, 1)
+    z[..., :2] = 1
+    return in_turn(scores, most)._replace(z=z)
+
+
 LOOKS: dict[type[Space], Look] = {
-    Bits: all_or_none, Categoricals: in_turn, Trees: hanging_on_the_first
+    Bits: all_or_none, Subsets: first_items, Trees: hanging_on_the_first
 }  # fmt: skip
 
 
 @torch.no_grad()
 def shown(task: Task) -> dict[str, Example]:
-    return task.examples(LOOKS[type(task.space)], Streams(0))
+    return task.examples(LOOKS.get(type(task.space), in_turn), Streams(0))
 
 
 def test_examples_are_small_arrays_of_known_kinds(task: Task) -> None:

@@ -13,7 +13,7 @@ from bench.cells.evaluation import EvaluationSettings, evaluate, log_evidence
 from bench.cells.step import CountedCost
 from estimators.mappings import all_bit_vectors
 from estimators.sampler import Sampler
-from estimators.spaces import Categoricals
+from estimators.spaces import Categoricals, Space, Subsets
 from estimators.spaces.distribution import Distribution, FiniteDistribution
 from tasks.base import Context, Task
 from tasks.streams import Streams
@@ -57,29 +57,34 @@ def test_the_likelihood_is_summed_over_all_categories(name: str) -> None:
     assert found["nll_effective_samples"] == task.space.count
 
 
-BITS, CATEGORICALS = "bitvector", "categoricals"
+BITS, CATEGORICALS, SUBSETS = "bitvector", "categoricals", "subsets"
 EVIDENCE = [
     *((BITS, name) for name in ("sfe", "sparsemap", "sparsemap-budget", "topk-sparsemax")),
-    *((CATEGORICALS, name) for name in ("sfe", "sparsemap", "topk-sparsemax")),
+    *(
+        (others, name)
+        for others in (CATEGORICALS, SUBSETS)
+        for name in ("sfe", "sparsemap", "topk-sparsemax")
+    ),
 ]
+OTHERS: dict[str, Space] = {CATEGORICALS: Categoricals(2, 3), SUBSETS: Subsets(1, 4, 2)}
 
 
-def several_categoricals() -> Task:
-    """What evaluation may know of a task with several categorical variables: a smooth cost."""
-    space = Categoricals(2, 3)
+def with_a_smooth_cost(name: str) -> Task:
+    """What evaluation may know of a task with such a latent variable."""
+    space = OTHERS[name]
 
     def cost(context: Context, z: Tensor, row: Tensor) -> Tensor:
         return network(space.point(z, torch.float64).flatten(1), context[0][row])
 
     given = {"activation_size": 1, "prior_in_cost": False, "features": 0}
-    return cast(Task, SimpleNamespace(name=CATEGORICALS, space=space, cost=cost, **given))
+    return cast(Task, SimpleNamespace(name=name, space=space, cost=cost, **given))
 
 
 def an_image(name: str) -> tuple[Task, Context, Tensor]:
     """A task, and one row of its context and scores."""
-    if name == CATEGORICALS:
-        problem = Problem.random(Categoricals(2, 3))
-        return several_categoricals(), (problem.theta[None],), problem.scores[None]
+    if name in OTHERS:
+        problem = Problem.random(OTHERS[name])
+        return with_a_smooth_cost(name), (problem.theta[None],), problem.scores[None]
     task = make_task("bitvector", bits=3)
     encoding = task.encode(task.training_batch(0, Streams(0)))
     return task, (encoding.context[0][:1],), encoding.scores[:1]
@@ -127,8 +132,10 @@ def mean_estimate(
 @pytest.mark.parametrize("scale", [1.0, 20.0])
 @torch.no_grad()
 def test_importance_sampling_is_unbiased_whatever_q_is(task: str, name: str, scale: float) -> None:
-    """An odd number of samples has one left over, which is not drawn."""
-    settings = EvaluationSettings(nll_max_summed=1, nll_samples=3)
+    """An odd number of samples has one left over, which is not drawn. Subsets have samples of
+    three kinds."""
+    samples = 5 if task == SUBSETS else 3
+    settings = EvaluationSettings(nll_max_summed=1, nll_samples=samples)
     mean, exact, _ = mean_estimate(task, name, scale, settings)
     torch.testing.assert_close(mean, exact)
 

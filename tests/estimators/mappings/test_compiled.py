@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from estimators.mappings import SparseSolution, bit_sparsemap, sparsemap_bits
+from estimators.mappings import SparseSolution, bit_sparsemap, kept, sparsemap_bits
 from tests.estimators.mappings.test_mappings import check_solution, random_scores
 
 
@@ -21,10 +21,10 @@ def both_paths(
 ) -> list[tuple[SparseSolution, Tensor]]:
     """Solution and gradient by the compiled loops and by whole-tensor operations."""
     found = []
-    for kernel in (bit_sparsemap._kernel, lambda: None):
+    for loops in (kept.compiled_loops, lambda module: None):
         leaf = scores.clone().requires_grad_()
         with monkeypatch.context() as patched:
-            patched.setattr(bit_sparsemap, "_kernel", kernel)
+            patched.setattr(bit_sparsemap, "compiled_loops", loops)
             solution = sparsemap_bits(leaf, budget)
         mean = torch.einsum("bm,bmd->bd", solution.probabilities, solution.vertices)
         weight = torch.linspace(-1, 1, mean.numel(), dtype=mean.dtype).view_as(mean)
@@ -73,8 +73,8 @@ def test_more_vertices_than_there_was_room_for() -> None:
 
 def test_without_numba_it_runs_and_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "estimators.mappings.compiled", None)
-    bit_sparsemap._kernel.cache_clear()
+    kept.compiled_loops.cache_clear()
     with pytest.warns(UserWarning, match="numba is not installed"):
         solution = sparsemap_bits(random_scores(3, 4))
     check_solution(solution, None)
-    bit_sparsemap._kernel.cache_clear()
+    kept.compiled_loops.cache_clear()
