@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from estimators.spaces import Trees
-from tasks.base import Context, Encoding, TaskSettings
+from tasks.base import AnySettings, Context, Encoding
 from tasks.data.base import DataError, Planted
 from tasks.data.listops import DIGITS, PADDING, SYMBOLS, Expression, expressions, read_listops
 from tasks.examples import Example, Look, trees
@@ -44,6 +44,7 @@ class ListOps(PlantedTask):
     space_type = Trees
     citation = "Nangia & Bowman 2018"
     accepts_relaxed = False
+    space: Trees
 
     class Settings(PlantedSettings, frozen=True):
         dataset: Literal["generated", "listops"] = Field(
@@ -57,7 +58,7 @@ class ListOps(PlantedTask):
         states: int = Field(48, ge=1, description="size of the Tree-LSTM's states")
 
     @classmethod
-    def data(cls, settings: TaskSettings, data_dir: Path | None) -> Planted:
+    def data(cls, settings: AnySettings, data_dir: Path | None) -> Planted:
         return _data(cast(ListOps.Settings, settings), data_dir)
 
     def __init__(self, data: Planted, settings: Settings, batch_size: int) -> None:

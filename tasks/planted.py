@@ -5,7 +5,7 @@ Whether a model finds it is the agreement of q's modes with the truth: by defaul
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Int, Shaped
 from pydantic import Field
@@ -27,7 +27,7 @@ class PlantedBatch(NamedTuple):
 class PlantedSettings(TaskSettings, frozen=True):
     """What is generated."""
 
-    dataset: Literal["generated"] = Field("generated", description="by the task itself")
+    dataset: str = Field("generated", pattern="^generated$", description="by the task itself")
     data_seed: int = Field(42, ge=0, description="seed of the data, the same for every run")
     train: int = Field(5000, ge=1, description="rows to train on")
     validation: int = Field(1000, ge=1, description="rows for validation")

@@ -32,11 +32,10 @@ def likeliest(q: Distribution, space: Space, most: int) -> Likeliest:
         q = q.rounded()
     listed = isinstance(q, SparseDistribution) or space.single
     finite = isinstance(q, FiniteDistribution)
+    sizes = q.support_sizes if finite else q.scores.new_full((len(q.scores),), math.inf)
     if not finite or not (listed or isinstance(space, Ranked)):
         z = q.mode().unsqueeze(1)
-        endless = q.scores.new_full((len(z),), math.inf)
-        return Likeliest(z, q.log_prob(z).exp(), q.support_sizes if finite else endless)
-    sizes = q.support_sizes
+        return Likeliest(z, q.log_prob(z).exp(), sizes)
     if isinstance(space, Ranked) and not listed:  # the support may be more than can be listed
         z, _ = space.topk_sparsemax(q.scores, min(most, space.count))
         return Likeliest(z, q.log_prob(z).exp(), sizes)

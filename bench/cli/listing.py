@@ -97,7 +97,7 @@ def _refusal(estimator: type[Estimator], task: type[Task]) -> str | None:
 def print_settings(console: Console) -> None:
     """Every setting of a profile with its default and what it is, as TOML."""
     print_line(console, NARROWER)
-    _print_section(console, None, Profile, ("description", "seeds"))
+    _print_section(console, None, Profile, ("description", "seeds", "estimators"))
     _print_section(console, "training", TrainingSettings)
     _print_section(console, "evaluation", EvaluationSettings)
     _print_section(console, "gradients", GradientSettings)

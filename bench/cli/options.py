@@ -80,7 +80,8 @@ class Grid:
     tasks: Annotated[str, Parameter(alias="--task")] = "all"
     """Names separated by commas, or "all" that the profile has settings for."""
     estimators: Annotated[str, Parameter(alias="--estimator")] = "all"
-    """Names separated by commas, of estimators or of wings, such as "relaxed"; or "all"."""
+    """Names separated by commas, of estimators or of wings, such as "relaxed"; or "all" that the
+    profile names, if it names any."""
     profile: str = "quick"
     """How long and how large: a name from `run_bench.py list`, or the path of a TOML file."""
     seeds: Annotated[int | None, WHOLE] = None
@@ -183,7 +184,7 @@ class Grid:
         registered, every = all_tasks(), all_estimators()
         own = [name for name in registered if name in (profile.tasks or registered)]
         tasks = _names("task", self.tasks, registered, {"all": own})
-        groups = {**wings(), "all": every}
+        groups = {**wings(), "all": profile.estimators or every}
         chosen = _names("estimator", estimators or self.estimators, every, groups)
         seeds = self.seeds or profile.seeds
         try:

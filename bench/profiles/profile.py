@@ -88,6 +88,9 @@ class Profile(BaseModel, extra="forbid", frozen=True):
         strict=True,
         description="how many, from 0, where --seeds does not say",
     )
+    estimators: list[str] = Field(
+        [], description='which "all" are, in their order; every one there is, if none is named'
+    )
     training: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     gradients: dict[str, Any] = {}
@@ -226,6 +229,9 @@ def load_profile(name: str, tasks: list[str], estimators: list[str]) -> Profile:
     except ValidationError as error:
         raise invalid(f"profile {name}", error, Profile) from error
     see = "see run_bench.py list"
+    for estimator in profile.estimators:
+        if estimator not in estimators:
+            raise unknown(f"estimator of profile {name}", estimator, estimators, see)
     for task, part in profile.tasks.items():
         if task not in tasks:
             raise unknown(f"task of profile {name}", task, tasks, see)

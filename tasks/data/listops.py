@@ -73,7 +73,8 @@ def expressions(count: int, seed: int, *, longest: int, operators: int) -> list[
         if in_vain > MISSES:
             raise DataError(
                 f"{count} different expressions of at most {longest} symbols, with {operators} "
-                f"operators or more, are not to be had: {MISSES} draws in a row gave no new one to {len(found)}"
+                f"operators or more, are not to be had: {MISSES} draws in a row gave no new one to "
+                f"{len(found)}"
             )
         symbols = tuple(_operation(generator, 0))
         if len(symbols) <= longest and symbols not in found:

@@ -196,6 +196,15 @@ def test_the_published_likelihood_counts_a_sparse_support_twice(
     torch.testing.assert_close(mean, expected)
 
 
+@pytest.mark.parametrize(("task", "name"), EVIDENCE)
+@torch.no_grad()
+def test_the_bound_has_samples_of_q_alone(task: str, name: str) -> None:
+    """The mean of p(x, z) / q(z) is the support's part of p(x); of its log, less."""
+    settings = EvaluationSettings(nll_as="bound", nll_samples=2)
+    mean, _, of_support = mean_estimate(task, name, 1.0, settings)
+    torch.testing.assert_close(mean, of_support)
+
+
 @torch.no_grad()
 def test_importance_sampling_comes_close_with_many_samples() -> None:
     task = make_task("bitvector", bits=4)
@@ -212,10 +221,10 @@ def test_importance_sampling_comes_close_with_many_samples() -> None:
     assert ((found - exact).abs() < 5 / effective.sqrt()).all()
 
 
-@pytest.mark.parametrize("nll_as", ["corrected", "published"])
+@pytest.mark.parametrize("nll_as", ["corrected", "published", "bound"])
 @torch.no_grad()
 def test_effective_samples_are_those_of_the_weights(
-    nll_as: Literal["corrected", "published"],
+    nll_as: Literal["corrected", "published", "bound"],
 ) -> None:
     """(Σw)² / Σw² of w = p(x, z) / the density that z was drawn from."""
     task = make_task("bitvector")
@@ -224,7 +233,7 @@ def test_effective_samples_are_those_of_the_weights(
     settings = EvaluationSettings(nll_as=nll_as, nll_max_summed=1, nll_samples=6)
     samplers = [Sampler(torch.Generator().manual_seed(0)) for _ in range(2)]
     _, found = log_evidence(CountedCost(task), encoding.context, q, samplers[0], settings)
-    if nll_as == "published":
+    if nll_as != "corrected":
         z = q.sample(samplers[1], 6)
         density = q.log_prob(z).exp()
     else:
