@@ -31,11 +31,11 @@ def likeliest(q: Distribution, space: Space, most: int) -> Likeliest:
     if isinstance(q, MixedDistribution):
         q = q.rounded()
     listed = isinstance(q, SparseDistribution) or space.single
-    finite = isinstance(q, FiniteDistribution)
-    sizes = q.support_sizes if finite else q.scores.new_full((len(q.scores),), math.inf)
-    if not finite or not (listed or isinstance(space, Ranked)):
-        z = q.mode().unsqueeze(1)
-        return Likeliest(z, q.log_prob(z).exp(), sizes)
+    if not isinstance(q, FiniteDistribution):
+        return _mode_alone(q, q.scores.new_full((len(q.scores),), math.inf))
+    sizes = q.support_sizes
+    if not (listed or isinstance(space, Ranked)):
+        return _mode_alone(q, sizes)
     if isinstance(space, Ranked) and not listed:  # the support may be more than can be listed
         z, _ = space.topk_sparsemax(q.scores, min(most, space.count))
         return Likeliest(z, q.log_prob(z).exp(), sizes)
@@ -52,6 +52,11 @@ def likeliest(q: Distribution, space: Space, most: int) -> Likeliest:
     share = probability.new_zeros(len(first), most)
     share[row[kept], place[kept]] = probability[kept]
     return Likeliest(best, share, sizes)
+
+
+def _mode_alone(q: Distribution, sizes: Float[Tensor, " B"]) -> Likeliest:
+    z = q.mode().unsqueeze(1)
+    return Likeliest(z, q.log_prob(z).exp(), sizes)
 
 
 @torch.no_grad()
