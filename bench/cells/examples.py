@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from analysis.files import written_whole
 from bench.cells.cell import Cell
