@@ -34,6 +34,24 @@ def solve(scores: Float[np.ndarray, "B D"], budget: int | None = None) -> dict[s
     limit = -1 if budget is None else budget
     if importlib.util.find_spec("lpsmap") is not None:
         return lp_sparsemap_worker.solve(scores, limit)
+    return _asked(scores=scores, budget=limit)
+
+
+def best_chains(
+    scores: Float[np.ndarray, "B P"], length: int, states: int
+) -> dict[str, np.ndarray]:
+    """The reference's best chain of each row; `lp_sparsemap_worker` says what is returned.
+
+    Raises:
+        RuntimeError: lp-sparsemap is not there, or the worker failed.
+    """
+    if importlib.util.find_spec("lpsmap") is not None:
+        return lp_sparsemap_worker.best_chains(scores, length, states)
+    return _asked(scores=scores, length=length, states=states)
+
+
+def _asked(**parts: np.ndarray | int) -> dict[str, np.ndarray]:
+    """What the worker answers to a problem of these parts."""
     python = os.environ.get(VARIABLE)
     if not python:
         raise RuntimeError(
@@ -41,7 +59,7 @@ def solve(scores: Float[np.ndarray, "B D"], budget: int | None = None) -> dict[s
             f"3.9, and set {VARIABLE} to the interpreter that it names"
         )
     problem = io.BytesIO()
-    np.savez(problem, scores=scores, budget=limit)
+    np.savez(problem, **parts)  # type: ignore[arg-type]
     command = [python, "-W", "ignore", str(Path(lp_sparsemap_worker.__file__))]
     try:
         done = subprocess.run(command, input=problem.getvalue(), capture_output=True, check=True)

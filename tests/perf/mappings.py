@@ -1,4 +1,5 @@
-"""Times of SparseMAP for bits, with lp-sparsemap in the same run: `make bench-mappings`.
+"""Times of SparseMAP for bits, and of the best chains, with lp-sparsemap in the same run:
+`make bench-mappings`.
 
 Scores are drawn from N(0.2, s²), in float32; forward and backward are timed apart: the median of
 interleaved repetitions, each the median of as many calls as fill some milliseconds (the first few
@@ -15,11 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cells.memory import keep_memory
-from estimators.mappings import BitSolver, lp_sparsemap, sparsemap_bits
+from estimators.mappings import BitSolver, best_chains, lp_sparsemap, sparsemap_bits
 
 ROWS = 64
 SIZES = (32, 128)
 SPREADS = (0.1, 1.0, 3.0)
+CHAINS, LENGTH, STATES = 256, 32, 8
 REPETITIONS = 9
 AT_LEAST = 0.05
 """Seconds of a repetition."""
@@ -98,6 +100,23 @@ def measurements() -> Iterator[tuple[str, Timing]]:
         yield f"{rows} 128 1.0 - active-set", median(timings)
 
 
+def chains() -> Iterator[tuple[str, float]]:
+    """What found the best chains, row by row in lp-sparsemap, and the least seconds it took."""
+    size = (LENGTH + (LENGTH - 1) * STATES) * STATES
+    scores = torch.randn(CHAINS, size, generator=torch.Generator().manual_seed(0))
+    seen: dict[str, list[float]] = {"compiled loops": []}
+    best_chains(scores, LENGTH, STATES)  # compiles
+    for _ in range(REPETITIONS):
+        start = time.perf_counter()
+        best_chains(scores, LENGTH, STATES)
+        seen["compiled loops"].append(time.perf_counter() - start)
+        if lp_sparsemap.available():
+            answer = lp_sparsemap.best_chains(scores.double().numpy(), LENGTH, STATES)
+            seen.setdefault("lp-sparsemap", []).append(float(answer["seconds"][0]))
+    for name, seconds in seen.items():
+        yield name, min(seconds)
+
+
 def main() -> None:
     keep_memory()  # as the harness does for its cells
     table = Table(
@@ -111,6 +130,9 @@ def main() -> None:
     console = Console(width=110)
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     console.print(table)
+    for name, seconds in chains():
+        what = f"the best of {CHAINS} chains, T = {LENGTH}, S = {STATES}"
+        console.print(f"{what}, {name}: {1e3 * seconds:.2f} ms")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from estimators.mappings import bit_marginals, lp_sparsemap, sparsemap_bits
+from estimators.mappings import (
+    best_chains,
+    bit_marginals,
+    chain_points,
+    lp_sparsemap,
+    sparsemap_bits,
+)
 from estimators.spaces import Bits
 from estimators.summed.sparse import SparseMAP
 
@@ -62,6 +68,16 @@ def test_budgets_agree(size: int, spread: float) -> None:
         wanted = torch.from_numpy(lp_sparsemap.solve(scores.numpy(), budget)["marginals"])
         found = bit_marginals(scores, budget, "single")
         assert agree(found, wanted, scores, budget) > 0.9 * PROBLEMS
+
+
+@reference
+@pytest.mark.parametrize(("length", "states"), [(2, 2), (5, 3), (32, 8)])
+def test_best_chains_agree(length: int, states: int) -> None:
+    scores = problems((length + (length - 1) * states) * states, 1.0)
+    answer = lp_sparsemap.best_chains(scores.numpy(), length, states)
+    points = chain_points(best_chains(scores, length, states), states, torch.float64)
+    found = points[:, : length * states]
+    assert torch.equal(found, torch.from_numpy(answer["marginals"]).double())
 
 
 @reference
