@@ -20,7 +20,7 @@ from bench.cells.step import CountedCost, latent_loss
 from estimators.base import Estimator, Evaluated, ExactFor, Proposal
 from estimators.sampler import Sampler
 from estimators.shapes import check_proposal as check_shapes
-from estimators.spaces import Bits, Categoricals, Space, Subsets
+from estimators.spaces import Bits, Categoricals, Space, Subsets, Trees
 from tasks.base import Encoding
 from tests.estimators.every_outcome import EveryOutcome, SameForEveryRow
 
@@ -105,11 +105,13 @@ SEVERAL = Categoricals(2, 3)
 BITS = Bits(3)
 SUBSET = Subsets(1, 4, 2)
 SUBSETS = Subsets(2, 3, 2)
+TREES = Trees(3)
 FEW_CATEGORIES = Categoricals(1, 3)
 FEW_SEVERAL = Categoricals(2, 2)
 FEW_BITS = Bits(2)
 FEW_SUBSETS = Subsets(1, 2, 1)
-"""The latter four for batches of two rows: the runs are as many as a row's outcomes, squared."""
+FEW_TREES = Trees(2)
+"""The latter five for batches of two rows: the runs are as many as a row's outcomes, squared."""
 
 
 def two_rows(space: Space) -> list[Problem]:
@@ -394,7 +396,8 @@ def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> Non
 
 
 def spaces(
-    estimator: type[Estimator], among: tuple[Space, ...] = (CATEGORICAL, SEVERAL, BITS, SUBSET)
+    estimator: type[Estimator],
+    among: tuple[Space, ...] = (CATEGORICAL, SEVERAL, BITS, SUBSET, TREES),
 ) -> list[Space]:
     """The small problems that an estimator takes."""
     return [space for space in among if isinstance(space, estimator.spaces)]

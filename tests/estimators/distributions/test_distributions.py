@@ -12,12 +12,13 @@ from torch import Tensor
 from estimators.distributions.sparse import SparseDistribution
 from estimators.mappings import sparsemap_bits, sparsemap_categoricals
 from estimators.sampler import Sampler
-from estimators.spaces import Bits, Categoricals, Factorised, Ranked, Space, Subsets
+from estimators.spaces import Bits, Categoricals, Factorised, Ranked, Space, Subsets, Trees
 from estimators.spaces.distribution import FiniteDistribution
 
 ROWS = 4
 BITS, CATEGORICAL, SEVERAL = Bits(3), Categoricals(1, 5), Categoricals(2, 3)
 SUBSETS = Subsets(2, 4, 2)
+TREES = Trees(3)
 
 
 def scores(space: Space) -> Tensor:
@@ -52,6 +53,7 @@ CASES = {
     for make in MAKERS
     for space in (BITS, CATEGORICAL, SEVERAL)
 } | {f"{make.__name__}-{SUBSETS}": (make, SUBSETS) for make in (plain, sparsemax, topk)}
+CASES[f"plain-{TREES}"] = (plain, TREES)
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
@@ -116,7 +118,7 @@ def test_softmax_and_bits_are_what_they_are_called() -> None:
     torch.testing.assert_close(BITS.plain(eta).log_prob(z.expand(ROWS, -1, -1)).exp(), by_hand)
 
 
-@pytest.mark.parametrize("space", [BITS, CATEGORICAL, SEVERAL, SUBSETS], ids=repr)
+@pytest.mark.parametrize("space", [BITS, CATEGORICAL, SEVERAL, SUBSETS, TREES], ids=repr)
 def test_the_plain_q_is_the_exponential_family_of_points(space: Space) -> None:
     s = scores(space)
     every = space.every(s)
@@ -176,6 +178,7 @@ def test_the_entropy_of_a_bit_that_is_certain_is_zero(dtype: torch.dtype) -> Non
     [
         *itertools.product((plain, sparsemax), (Bits(3), Categoricals(1, 3), Categoricals(2, 3))),
         (plain, Subsets(1, 3, 2)),
+        (plain, TREES),
     ],
 )
 def test_entropy_survives_certainty(make: Make, space: Space) -> None:

@@ -8,20 +8,21 @@ from scipy import stats
 from torch import Tensor
 
 from estimators.sampler import Sampler
-from estimators.spaces import Bits, Space, Subsets
+from estimators.spaces import Bits, Space, Subsets, Trees
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
     SEVERAL,
     SUBSET,
     SUBSETS,
+    TREES,
     Problem,
     central_differences,
 )
 from tests.estimators.mappings.test_oracles import nearest_in_hull
 
-SPACES = [BITS, CATEGORICAL, SEVERAL, SUBSET, SUBSETS]
-OTHERS = [Subsets(1, 4, 1), Subsets(2, 3, 3), Subsets(1, 1, 1)]
+SPACES = [BITS, CATEGORICAL, SEVERAL, SUBSET, SUBSETS, TREES]
+OTHERS = [Subsets(1, 4, 1), Subsets(2, 3, 3), Subsets(1, 1, 1), Trees(1), Trees(2), Trees(4)]
 
 
 def vectors(space: Space, rows: int = 20) -> Tensor:
