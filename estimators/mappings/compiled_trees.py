@@ -28,7 +28,7 @@ _CACHE = cache_of([Path(__file__)])
 
 
 def _loops(function: Callable[..., Any]) -> Any:
-    return kept(njit(function), _CACHE)
+    return kept(njit(function, error_model="numpy"), _CACHE)
 
 
 @_loops
@@ -39,7 +39,9 @@ def best_trees(scores: np.ndarray, heads: np.ndarray) -> None:
     for row in range(rows):
         s = scores[row].copy()
         for k in range(words - 1, 0, -1):
-            top = s[k, :k].max()
+            top = -np.inf
+            for j in range(k):
+                top = max(top, s[k, j])
             for i in range(k):
                 step = s[i, k] - top
                 for j in range(k):
@@ -75,7 +77,9 @@ def insert(head: np.ndarray, moved: np.ndarray, k: int) -> bool:
             seen[i] = True
     for i in range(k):
         j = i
-        while not seen[j] and head[j] != j:
+        for _ in range(k):  # which are enough of a tree, and an end of what is none
+            if seen[j] or head[j] == j:
+                break
             j = head[j]
         below = moved[j]
         j = i
@@ -118,7 +122,9 @@ def partition(
             total += _log(sum_m, sum_e)
             if through.shape[1] > 0:
                 start = (k - 1) * k * (2 * k - 1) // 6
-                through[row, start : start + k * k] = share[:k, :k].copy().reshape(k * k)
+                for i in range(k):
+                    for j in range(k):
+                        through[row, start + i * k + j] = share[i, j]
         log_totals[row] = total + _log(m[0, 0], e[0, 0])
         for k in range(words):
             for j in range(k):
@@ -127,10 +133,14 @@ def partition(
 
 @_loops
 def passages(
-    scores: np.ndarray, direction: np.ndarray, moves: bool, logs: np.ndarray, changes: np.ndarray
+    scores: np.ndarray,
+    direction: np.ndarray,
+    moves: bool,
+    marginals: np.ndarray,
+    changes: np.ndarray,
 ) -> None:
-    """Fill in log Y, with Y[m, h] as `trees.py` has it and zero for log Y[m, m], and what it
-    changes by in a direction of the scores, if that moves.
+    """Fill in the marginals and, with Y[m, h] as `trees.py` has it, what log Y changes by in a
+    direction of the scores, if that moves.
 
     For a word m all others have to be eliminated, in any order: each half of the words goes first
     for the other half, and so on with the halves of what is left.
@@ -192,10 +202,15 @@ def passages(
                             a_t = (1 - part) * a_t + part * (t[at, k, j] + y_t[j])
                     y_m[k], y_e[k] = _normal(a_m / sums_m[at, k], a_e - sums_e[at, k])
                     y_t[k] = a_t - sums_t[at, k]
+            total_m, total_e = m[0, word, word], e[0, word, word]
+            y_m[word], y_e[word], y_t[word] = 1.0, 0.0, 0.0
             for k in range(words):
+                changes[row, word, k] = y_t[k]
+                y_m[k], y_e[k] = _normal(m[0, word, k] * y_m[k], e[0, word, k] + y_e[k])
                 if k != word:
-                    logs[row, word, k] = _log(y_m[k], y_e[k])
-                    changes[row, word, k] = y_t[k]
+                    total_m, total_e = _plus(total_m, total_e, y_m[k], y_e[k])
+            for k in range(words):
+                marginals[row, word, k] = _over(y_m[k], y_e[k], total_m, total_e)
 
 
 @_loops
@@ -246,9 +261,13 @@ def _eliminate(
 @_loops
 def _weights(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """exp(scores), with all digits."""
-    e = np.rint(scores / _LOG_UNIT)
-    rest = np.minimum(np.maximum((scores - e * _UNIT_HIGH) - e * _UNIT_LOW, -177.4), 177.4)
-    return np.exp(rest), e
+    m, e = np.empty(scores.shape), np.empty(scores.shape)
+    for i in range(len(scores)):
+        for j in range(len(scores)):
+            whole = np.floor(scores[i, j] / _LOG_UNIT + 0.5)
+            rest = (scores[i, j] - whole * _UNIT_HIGH) - whole * _UNIT_LOW
+            m[i, j], e[i, j] = np.exp(min(max(rest, -177.4), 177.4)), whole
+    return m, e
 
 
 @_loops

@@ -29,6 +29,8 @@ sum of all trees where m has head h, and r[m] to that where it is the root. Y[m,
 taking out all words but m, again without a subtraction.
 """
 
+import importlib
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -58,11 +60,9 @@ def best_trees(scores: Float[Tensor, "*batch n n"]) -> Int[Tensor, "*batch n"]:
     Raises:
         TypeError: the scores are no floating-point numbers.
     """
-    from estimators.mappings import compiled_trees
-
     rows = _numbers(scores).flatten(0, -3) if scores.dim() > 2 else _numbers(scores)[None]
     heads = torch.empty(rows.shape[:2], dtype=torch.int64)
-    compiled_trees.best_trees(rows.numpy(), heads.numpy())
+    _loops().best_trees(rows.numpy(), heads.numpy())
     return heads.view(scores.shape[:-1]).to(scores.device)
 
 
@@ -90,13 +90,9 @@ def below_them(
 ) -> tuple[Bool[Tensor, "B S k"], Bool[Tensor, "B S"]]:
     """Make words of trees before word k its children, in place: which words are below it then, and
     can't be its heads, and whether it is the root."""
-    from estimators.mappings import compiled_trees
-
     below = through.flatten(0, 1).contiguous()
     root = torch.zeros(len(below), dtype=torch.bool)
-    compiled_trees.insert_rows(
-        heads.view(len(below), -1).numpy(), below.numpy(), word, root.numpy()
-    )
+    _loops().insert_rows(heads.view(len(below), -1).numpy(), below.numpy(), word, root.numpy())
     return below.view_as(through), root.view(through.shape[:2])
 
 
@@ -115,8 +111,7 @@ class _LogPartition(torch.autograd.Function):
 class _Marginals(torch.autograd.Function):
     @staticmethod
     def forward(ctx, scores):  # type: ignore[no-untyped-def]
-        logs, _ = _passages(scores, None)
-        marginals = (scores + logs).softmax(dim=2)
+        marginals, _ = _passages(scores, None)
         ctx.save_for_backward(scores, marginals)
         return marginals
 
@@ -130,35 +125,34 @@ class _Marginals(torch.autograd.Function):
         return marginals * (moved - (marginals * moved).sum(dim=2, keepdim=True))
 
 
+def _loops() -> ModuleType:
+    """Those of the CPU, with which numba comes, once they are needed."""
+    return importlib.import_module("estimators.mappings.compiled_trees")
+
+
 def _eliminated(
     scores: Float64[Tensor, "B n n"], draws: bool
 ) -> tuple[Float64[Tensor, " B"], Float64[Tensor, "B K"], Float64[Tensor, "B n n"]]:
     """log Z and, if draws are wanted, what they are made by."""
-    from estimators.mappings import compiled_trees
-
     rows, words, _ = scores.shape
     size = (words - 1) * words * (2 * words - 1) // 6 if draws else 0
     totals, through, weights = (
         torch.zeros(rows, *shape, dtype=torch.float64) for shape in ((), (size,), (words, words))
     )
-    compiled_trees.partition(
-        _numbers(scores).numpy(), totals.numpy(), through.numpy(), weights.numpy()
-    )
+    _loops().partition(_numbers(scores).numpy(), totals.numpy(), through.numpy(), weights.numpy())
     return totals, through, weights
 
 
 def _passages(
     scores: Float64[Tensor, "B n n"], direction: Float64[Tensor, "B n n"] | None
 ) -> tuple[Float64[Tensor, "B n n"], Float64[Tensor, "B n n"]]:
-    """log Y, with zero for log Y[m, m], and its change in a direction of the scores."""
-    from estimators.mappings import compiled_trees
-
+    """Marginals, and the change of log Y in a direction of the scores: zero for Y[m, m]."""
     numbers = _numbers(scores)
     along = numbers if direction is None else _numbers(direction)
-    logs, changes = torch.zeros_like(numbers), torch.zeros_like(numbers)
+    marginals, changes = torch.zeros_like(numbers), torch.zeros_like(numbers)
     moves = direction is not None
-    compiled_trees.passages(numbers.numpy(), along.numpy(), moves, logs.numpy(), changes.numpy())
-    return logs.to(scores.device), changes.to(scores.device)
+    _loops().passages(numbers.numpy(), along.numpy(), moves, marginals.numpy(), changes.numpy())
+    return marginals.to(scores.device), changes.to(scores.device)
 
 
 def _numbers(scores: Float[Tensor, "*batch"]) -> Float64[Tensor, "*batch"]:

@@ -40,7 +40,6 @@ class Trees(Space):
     """
 
     name = "trees"
-    noise_samples_q = False
 
     def __init__(self, words: int) -> None:
         super().__init__()
@@ -51,6 +50,7 @@ class Trees(Space):
         self.count = words ** (words - 1)
         self.log_assignments = (words - 1) * math.log(words)
         self.dimension = words**2 - words - 1 if words > 1 else 0
+        self.noise_samples_q = words == 1
 
     def __repr__(self) -> str:
         return f"Trees({self.words})"

@@ -20,7 +20,7 @@ from bench.cells.step import CountedCost, latent_loss
 from estimators.base import Estimator, Evaluated, ExactFor, Proposal
 from estimators.sampler import Sampler
 from estimators.shapes import check_proposal as check_shapes
-from estimators.spaces import Bits, Categoricals, Chains, Space, Subsets
+from estimators.spaces import Bits, Categoricals, Chains, Space, Subsets, Trees
 from tasks.base import Encoding
 from tests.estimators.every_outcome import EveryOutcome, SameForEveryRow
 
@@ -108,11 +108,13 @@ BITS = Bits(3)
 SUBSET = Subsets(1, 4, 2)
 SUBSETS = Subsets(2, 3, 2)
 CHAIN = Chains(2, 2)
+TREES = Trees(3)
 FEW_CATEGORIES = Categoricals(1, 3)
 FEW_SEVERAL = Categoricals(2, 2)
 FEW_BITS = Bits(2)
 FEW_SUBSETS = Subsets(1, 2, 1)
-"""The latter four for batches of two rows: the runs are as many as a row's outcomes, squared."""
+FEW_TREES = Trees(2)
+"""The latter five for batches of two rows: the runs are as many as a row's outcomes, squared."""
 
 
 def two_rows(space: Space) -> list[Problem]:
@@ -398,7 +400,7 @@ def check_proposal(estimator: Estimator, problem: Problem, rows: int = 6) -> Non
 
 def spaces(
     estimator: type[Estimator],
-    among: tuple[Space, ...] = (CATEGORICAL, SEVERAL, BITS, SUBSET, CHAIN),
+    among: tuple[Space, ...] = (CATEGORICAL, SEVERAL, BITS, SUBSET, CHAIN, TREES),
 ) -> list[Space]:
     """The small problems that an estimator takes."""
     return [space for space in among if isinstance(space, estimator.spaces)]

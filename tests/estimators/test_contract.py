@@ -23,9 +23,11 @@ from tests.estimators.contract import (
     FEW_CATEGORIES,
     FEW_SEVERAL,
     FEW_SUBSETS,
+    FEW_TREES,
     SEVERAL,
     SUBSET,
     SUBSETS,
+    TREES,
     CostFunction,
     Problem,
     check_any_batch,
@@ -66,7 +68,7 @@ def as_set(case: Any) -> bool:
     return bool(case.id.endswith("-0"))
 
 
-CASES = [*cases(CATEGORICAL, SEVERAL, BITS), *filter(as_set, cases(SUBSET, CHAIN))]
+CASES = [*cases(CATEGORICAL, SEVERAL, BITS), *filter(as_set, cases(SUBSET, CHAIN, TREES))]
 LISTED = [case for case in CASES if not case.values[0].own_model]
 """A z between assignments has no sum over these: tests/estimators/mixed/ has its quadrature."""
 ACROSS_ROWS = {"sfe-shrunk"}
@@ -80,7 +82,7 @@ ENUMERABLE = [
 ]
 JOINTLY_ENUMERABLE = [
     case
-    for case in cases(FEW_CATEGORIES, FEW_SEVERAL, FEW_BITS, FEW_SUBSETS)
+    for case in cases(FEW_CATEGORIES, FEW_SEVERAL, FEW_BITS, FEW_SUBSETS, FEW_TREES)
     if case.values[0].bias in RIGHT_IN_EXPECTATION
     and not case.values[0].own_model
     and all(
@@ -110,7 +112,7 @@ def test_proposal_is_well_formed(
 def test_expected_estimate_is_exact(
     estimator: type[Estimator], space: Space, settings: dict[str, object], f: CostFunction
 ) -> None:
-    for seed in range(1 if space in (SUBSET, CHAIN) else 3):  # whose sums take longest
+    for seed in range(1 if space in (SUBSET, CHAIN, TREES) else 3):  # whose sums take longest
         check_expectation(make(estimator, space, settings), Problem.random(space, seed), f)
 
 

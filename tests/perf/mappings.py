@@ -1,5 +1,5 @@
-"""Times of SparseMAP for bits, and of the best chains, with lp-sparsemap in the same run:
-`make bench-mappings`.
+"""Times of SparseMAP for bits, of the best chains, with lp-sparsemap in the same run, and of sums
+over trees and the best of them, with networkx in the same run: `make bench-mappings`.
 
 Scores are drawn from N(0.2, s²), in float32; forward and backward are timed apart: the median of
 interleaved repetitions, each the median of as many calls as fill some milliseconds (the first few
@@ -8,15 +8,19 @@ wait for memory from the system). lp-sparsemap is timed inside its worker, witho
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import networkx
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from bench.cells.memory import keep_memory
 from estimators.mappings import BitSolver, best_chains, lp_sparsemap, sparsemap_bits
+from estimators.mappings.trees import best_trees, log_partition, tree_marginals
+from estimators.sampler import Sampler
+from estimators.spaces import Trees
 
 ROWS = 64
 SIZES = (32, 128)
@@ -117,6 +121,49 @@ def chains() -> Iterator[tuple[str, float]]:
         yield name, min(seconds)
 
 
+def best_of_networkx(scores: torch.Tensor) -> None:
+    """A row at a time; with an artificial root, and no bound on how many words it has."""
+    for row in scores.tolist():
+        arcs = networkx.DiGraph()
+        for word, heads in enumerate(row):
+            for head, score in enumerate(heads):
+                arcs.add_edge(-1 if head == word else head, word, weight=score)
+        networkx.maximum_spanning_arborescence(arcs)
+
+
+def of_trees(words: int, rows: int) -> dict[str, float]:
+    """Least seconds of each, over interleaved repetitions; networkx by four rows, once."""
+    scores = torch.randn(
+        rows, words, words, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).requires_grad_()
+    tasks: dict[str, Callable[[], object]] = {
+        "best": lambda: best_trees(scores),
+        "log-partition": lambda: log_partition(scores),
+        "marginals": lambda: tree_marginals(scores),
+        "marginals and gradient": lambda: tree_marginals(scores).square().sum().backward(),
+        "four samples": lambda: Trees(words).plain(scores).sample(Sampler(), 4),
+    }
+    seen: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(REPETITIONS + 1):  # the first compiles
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            seen[name].append(time.perf_counter() - start)
+    start = time.perf_counter()
+    best_of_networkx(scores[:4].detach())
+    each = (time.perf_counter() - start) / 4
+    return {name: min(times) for name, times in seen.items()} | {"best, networkx": each * rows}
+
+
+def tree_table() -> Table:
+    """Milliseconds of each, by size."""
+    table = Table("rows", "words", "trees", "ms")
+    for words, rows in ((20, 32), (32, 256), (100, 16)):
+        for name, seconds in of_trees(words, rows).items():
+            table.add_row(str(rows), str(words), name, f"{1e3 * seconds:.2f}")
+    return table
+
+
 def main() -> None:
     keep_memory()  # as the harness does for its cells
     table = Table(
@@ -133,6 +180,7 @@ def main() -> None:
     for name, seconds in chains():
         what = f"the best of {CHAINS} chains, T = {LENGTH}, S = {STATES}"
         console.print(f"{what}, {name}: {1e3 * seconds:.2f} ms")
+    console.print(tree_table())
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from torch import Tensor
 from estimators.distributions.sparse import SparseDistribution
 from estimators.mappings import sparsemap_bits, sparsemap_categoricals
 from estimators.sampler import Sampler
-from estimators.spaces import Bits, Categoricals, Chains, Factorised, Ranked, Space, Subsets
+from estimators.spaces import Bits, Categoricals, Chains, Factorised, Ranked, Space, Subsets, Trees
 from estimators.spaces.distribution import FiniteDistribution
 
 ROWS = 4
 BITS, CATEGORICAL, SEVERAL = Bits(3), Categoricals(1, 5), Categoricals(2, 3)
-SUBSETS, CHAIN = Subsets(2, 4, 2), Chains(3, 2)
+SUBSETS, CHAIN, TREES = Subsets(2, 4, 2), Chains(3, 2), Trees(3)
 
 
 def scores(space: Space) -> Tensor:
@@ -56,6 +56,7 @@ CASES = {
     for make in (plain, sparsemax, topk)
     for space in (SUBSETS, CHAIN)
 }
+CASES[f"plain-{TREES}"] = (plain, TREES)
 
 
 @pytest.fixture(params=CASES.values(), ids=CASES.keys())
@@ -120,7 +121,7 @@ def test_softmax_and_bits_are_what_they_are_called() -> None:
     torch.testing.assert_close(BITS.plain(eta).log_prob(z.expand(ROWS, -1, -1)).exp(), by_hand)
 
 
-@pytest.mark.parametrize("space", [BITS, CATEGORICAL, SEVERAL, SUBSETS, CHAIN], ids=repr)
+@pytest.mark.parametrize("space", [BITS, CATEGORICAL, SEVERAL, SUBSETS, CHAIN, TREES], ids=repr)
 def test_the_plain_q_is_the_exponential_family_of_points(space: Space) -> None:
     s = scores(space)
     every = space.every(s)
@@ -181,6 +182,7 @@ def test_the_entropy_of_a_bit_that_is_certain_is_zero(dtype: torch.dtype) -> Non
         *itertools.product((plain, sparsemax), (Bits(3), Categoricals(1, 3), Categoricals(2, 3))),
         (plain, Subsets(1, 3, 2)),
         *((make, CHAIN) for make in (plain, sparsemax)),
+        (plain, TREES),
     ],
 )
 def test_entropy_survives_certainty(make: Make, space: Space) -> None:

@@ -8,27 +8,25 @@ from scipy import stats
 from torch import Tensor
 
 from estimators.sampler import Sampler
-from estimators.spaces import Bits, Chains, Space, Subsets
+from estimators.spaces import Bits, Chains, Space, Subsets, Trees
 from tests.estimators.contract import (
     BITS,
     CATEGORICAL,
     SEVERAL,
     SUBSET,
     SUBSETS,
+    TREES,
     Problem,
     central_differences,
 )
 from tests.estimators.mappings.test_oracles import nearest_in_hull
 
 CHAIN = Chains(3, 2)
-SPACES = [BITS, CATEGORICAL, SEVERAL, SUBSET, SUBSETS, CHAIN]
+SPACES = [BITS, CATEGORICAL, SEVERAL, SUBSET, SUBSETS, CHAIN, TREES]
 OTHERS = [
-    Subsets(1, 4, 1),
-    Subsets(2, 3, 3),
-    Subsets(1, 1, 1),
-    Chains(1, 3),
-    Chains(3, 1),
-    Chains(4, 3),
+    *(Subsets(1, 4, 1), Subsets(2, 3, 3), Subsets(1, 1, 1)),
+    *(Chains(1, 3), Chains(3, 1), Chains(4, 3)),
+    *(Trees(1), Trees(2), Trees(4)),
 ]
 
 
