@@ -37,7 +37,7 @@ class Sets(NamedTuple):
     """(B,): the oracle is asked without the nudge."""
     gap: np.ndarray
     """(B,): what is known of the duality gap before the last step, nudge and all."""
-    count: np.ndarray
+    counts: np.ndarray
     """(B,): vertices of a row."""
     names: np.ndarray
     """(B, M)."""
@@ -69,7 +69,7 @@ def start(coarse: np.ndarray, fine: np.ndarray, first: np.ndarray, slots: int) -
         level=np.zeros(rows),
         exactly=np.zeros(rows, dtype=np.bool_),
         gap=np.zeros(rows),
-        count=np.ones(rows, dtype=np.int64),
+        counts=np.ones(rows, dtype=np.int64),
         names=np.zeros((rows, slots), dtype=np.int64),
         ones=np.full((rows, slots, width), size, dtype=np.int64),
         shared=np.zeros((rows, slots)),
@@ -159,7 +159,7 @@ def advance(
         row, v = rows[place], points[place]
         coarse = fine = dot = slack = shared = 0.0
         size = 0
-        count = sets.count[row]
+        count = sets.counts[row]
         here = sets.ones[row, count]
         for j in range(len(v)):
             if v[j] != 0:
@@ -203,7 +203,7 @@ def _add(
     dependent: float,
 ) -> bool:
     """Add a vertex, whose ones are in the first free slot already; whether the row moved."""
-    count = sets.count[row]
+    count = sets.counts[row]
     sets.names[row, count], sets.gains[row, count] = name, gain
     sets.shared[row, count], sets.weights[row, count] = shared, 0.0
     there = np.zeros(len(v) + 1)
@@ -211,10 +211,10 @@ def _add(
         there[j] = v[j]
     if not _border(sets, row, count, there, dependent):
         return False
-    sets.count[row] = count + 1
+    sets.counts[row] = count + 1
     _reweigh(sets, row)
     stayed = False
-    for i in range(sets.count[row]):
+    for i in range(sets.counts[row]):
         stayed |= sets.names[row, i] == name
     return stayed
 
@@ -306,7 +306,7 @@ def _best(sets: Sets, row: int) -> np.ndarray:
 @_loops
 def _solve(sets: Sets, row: int, c: np.ndarray, total: float) -> np.ndarray:
     """Rc + λy, with λ such that it sums to the total."""
-    count, r, y = sets.count[row], sets.inverse[row], sets.y[row]
+    count, r, y = sets.counts[row], sets.inverse[row], sets.y[row]
     found = np.zeros(count)
     for i in range(count):
         for j in range(count):
@@ -348,7 +348,7 @@ def _locate(sets: Sets, row: int, p: np.ndarray) -> np.ndarray:
 def _restore(sets: Sets, row: int) -> None:
     """R and y from the vertices."""
     there, ones = np.zeros(sets.mean.shape[1] + 1), sets.ones[row]
-    for i in range(sets.count[row]):
+    for i in range(sets.counts[row]):
         for place in range(ones.shape[1]):
             there[ones[i, place]] = 1.0
         there[-1] = 0.0
@@ -360,7 +360,7 @@ def _restore(sets: Sets, row: int) -> None:
 @_loops
 def _leave(sets: Sets, row: int, place: int) -> None:
     """Take a vertex out, and put the last one in its place."""
-    r, y, ones, last = sets.inverse[row], sets.y[row], sets.ones[row], sets.count[row] - 1
+    r, y, ones, last = sets.inverse[row], sets.y[row], sets.ones[row], sets.counts[row] - 1
     pivot = r[place, place]
     column = np.empty(last + 1)
     for i in range(last + 1):
@@ -384,13 +384,13 @@ def _leave(sets: Sets, row: int, place: int) -> None:
     sets.gains[row, place], sets.gains[row, last] = sets.gains[row, last], 0.0
     sets.names[row, place], sets.names[row, last] = sets.names[row, last], 0
     sets.shared[row, place], sets.shared[row, last] = sets.shared[row, last], 0.0
-    sets.count[row] = last
+    sets.counts[row] = last
 
 
 @_loops
 def finish(sets: Sets) -> None:
     """Take out the vertices that have no weight."""
-    for row in range(len(sets.count)):
-        for place in range(sets.count[row] - 1, -1, -1):
+    for row in range(len(sets.counts)):
+        for place in range(sets.counts[row] - 1, -1, -1):
             if sets.weights[row, place] <= 0:
                 _leave(sets, row, place)

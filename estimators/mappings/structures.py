@@ -231,7 +231,7 @@ class RowByRow:
     ) -> Bool[Tensor, " R"]:
         sets, loops, vertices = self.sets, self.loops, points.contiguous().numpy()
         slots, width = sets.ones.shape[1:]
-        if sets.count[rows.numpy()].max() == slots:
+        if sets.counts[rows.numpy()].max() == slots:
             slots += max(4, slots // 2)
         width = max(width, loops.most_ones(vertices))
         if (slots, width) != sets.ones.shape[1:]:
@@ -245,7 +245,7 @@ class RowByRow:
     def found(self) -> Found:
         sets = self.sets
         self.loops.finish(sets)
-        most = sets.count.max(initial=1)
+        most = sets.counts.max(initial=1)
         parts = (
             sets.names[:, :most], sets.ones[:, :most], sets.weights[:, :most],
             sets.inverse[:, :most, :most], sets.y[:, :most],

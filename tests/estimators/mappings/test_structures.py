@@ -62,7 +62,7 @@ def test_large_scores_are_solved_to_the_last_digits(space: Subsets, scale: float
         # A gap is some rounding of the scores, where the oracle sees no more of them.
         assert exact_gap(row[0], solution, every) <= 1e-14 * (10 + scale)
         nearest = space.nearest(row.view(1, *space.point_shape)).view_as(row)
-        torch.testing.assert_close(solution.marginals, nearest, rtol=0, atol=1e-15 * (10 + scale))
+        torch.testing.assert_close(solution.marginals, nearest, rtol=0, atol=2e-13)
 
 
 @pytest.mark.parametrize("scale", [1, 30, 1e4])
