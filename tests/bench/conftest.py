@@ -50,6 +50,7 @@ bits = 4
 hidden = 8
 [tasks.toy.settings]
 bits = 4
+initial = -0.5
 steps_per_epoch = 10
 [tasks.polynomial.settings]
 variables = 4
