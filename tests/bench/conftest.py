@@ -65,6 +65,7 @@ validation = 64
 test = 64
 [tasks.toy.settings]
 bits = 4
+initial = -0.5
 steps_per_epoch = 10
 [tasks.polynomial.settings]
 variables = 4
