@@ -94,7 +94,9 @@ def below_them(
 
     below = through.flatten(0, 1).contiguous()
     root = torch.zeros(len(below), dtype=torch.bool)
-    compiled_trees.insert_rows(heads.view(len(below), -1).numpy(), below.numpy(), word, root.numpy())
+    compiled_trees.insert_rows(
+        heads.view(len(below), -1).numpy(), below.numpy(), word, root.numpy()
+    )
     return below.view_as(through), root.view(through.shape[:2])
 
 
