@@ -26,7 +26,7 @@ class Level(NamedTuple):
 
 
 def levels(heads: Int[Tensor, "N T"], present: Bool[Tensor, "N T"]) -> list[Level]:
-    """The words that hang on the root through present ones, from the roots down.
+    """The words that hang on the root through present ones, from the roots down: one level or more.
 
     Args:
         heads: of each word; a root's is its own.
@@ -39,7 +39,7 @@ def levels(heads: Int[Tensor, "N T"], present: Bool[Tensor, "N T"]) -> list[Leve
     left = present.flatten() & ~level
     found: list[Level] = []
     above = torch.zeros_like(flat)
-    while level.any():
+    while not found or level.any():
         word = level.nonzero().squeeze(1)
         found.append(Level(word, above[flat[word]]))
         above = torch.zeros_like(flat)

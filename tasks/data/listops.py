@@ -9,6 +9,7 @@ tree. As a dependency tree, an operator is the head of its arguments and of its 
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,10 +74,10 @@ def expressions(count: int, seed: int, *, longest: int, operators: int) -> list[
         if in_vain > MISSES:
             raise DataError(
                 f"{count} different expressions of at most {longest} symbols, with {operators} "
-                f"operators or more, are not to be had: {MISSES} draws in a row gave no new one to "
-                f"{len(found)}"
+                f"operators or more, are not to be had: {MISSES} draws in a row gave no new one "
+                f"to {len(found)}"
             )
-        symbols = tuple(_operation(generator, 0))
+        symbols = tuple(islice(_operation(generator, 0), longest + 1))
         if len(symbols) <= longest and symbols not in found:
             expression = parsed(symbols)
             if expression.operators >= operators:
