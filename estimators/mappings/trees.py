@@ -68,13 +68,13 @@ def best_trees(scores: Float[Tensor, "*batch n n"]) -> Int[Tensor, "*batch n"]:
 
 def log_partition(scores: Float64[Tensor, "B n n"]) -> Float64[Tensor, " B"]:
     """log Z, with first and second derivatives."""
-    total: Tensor = _LogPartition.apply(scores)
+    total: Tensor = _LogPartition.apply(scores)  # type: ignore[no-untyped-call]
     return total
 
 
 def tree_marginals(scores: Float64[Tensor, "B n n"]) -> Float64[Tensor, "B n n"]:
     """Probabilities of arcs, with a first derivative: their covariances."""
-    marginals: Tensor = _Marginals.apply(scores)
+    marginals: Tensor = _Marginals.apply(scores)  # type: ignore[no-untyped-call]
     return marginals
 
 
