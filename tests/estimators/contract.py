@@ -59,7 +59,9 @@ def steep(point: Tensor, theta: Tensor) -> Tensor:
 
 
 def multilinear(space: Space) -> CostFunction:
-    """A product over variables, linear in the point of each."""
+    """A product over variables, linear in the point of each; a tree is one."""
+    if isinstance(space, Trees):
+        return linear
 
     def product(point: Tensor, theta: Tensor) -> Tensor:
         terms = point * theta
