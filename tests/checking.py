@@ -19,9 +19,6 @@ PACKAGES = ("bench", "estimators", "tasks")
 UNCHECKED = (
     # numba takes functions as they are written.
     "estimators.mappings.compiled",
-    "estimators.mappings.compiled_chains",
-    "estimators.mappings.compiled_structures",
-    "estimators.mappings.compiled_trees",
     "tasks.likelihoods.compiled",
     # Annotated for old interpreters.
     "estimators.mappings.lp_sparsemap_worker",

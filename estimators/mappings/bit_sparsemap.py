@@ -128,7 +128,7 @@ def _active_set(
         vertices, and probabilities differentiable in the scores.
     """
     on_cpu = marginals.device.type == "cpu"
-    kernel = compiled_loops("estimators.mappings.compiled") if on_cpu else None
+    kernel = compiled_loops("estimators.mappings.compiled.bits") if on_cpu else None
     if kernel is None:
         return _side_by_side(marginals, budget, tolerance, max_iterations).solution(scores)
     limit = marginals.shape[1] if budget is None else budget

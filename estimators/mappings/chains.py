@@ -5,9 +5,6 @@ states place by place, then those of the transitions link by link, row-major (fr
 of a chain is the sum of the entries that it goes through, and its point has ones there.
 """
 
-import importlib
-import warnings
-from functools import cache
 from types import ModuleType
 from typing import NamedTuple
 
@@ -16,6 +13,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from estimators.mappings.finite import check_finite, mapping
+from estimators.mappings.kept import compiled_loops
 from estimators.mappings.support import sparsemax
 
 
@@ -192,18 +190,4 @@ def topk_sparsemax_chains(
 def _kernel(scores: Tensor) -> ModuleType | None:
     """The compiled loops, where they take these scores."""
     taken = scores.device.type == "cpu" and scores.dtype in (torch.float32, torch.float64)
-    return _compiled() if taken else None
-
-
-@cache
-def _compiled() -> ModuleType | None:
-    """The compiled loops, or None and a warning where they can't be had."""
-    try:
-        return importlib.import_module("estimators.mappings.compiled_chains")
-    except ImportError:
-        warnings.warn(
-            "numba is not installed: the best of chains take several times as long on the CPU "
-            "(pip install numba)",
-            stacklevel=2,
-        )
-        return None
+    return compiled_loops("estimators.mappings.compiled.chains") if taken else None

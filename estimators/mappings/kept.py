@@ -5,7 +5,7 @@ import importlib
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -26,11 +26,24 @@ def compiled_loops(module: str) -> ModuleType | None:
         return importlib.import_module(module)
     except ImportError:
         warnings.warn(
-            "numba is not installed: SparseMAP's active set takes about five times as long on the "
-            "CPU (pip install numba)",
+            f"numba is not installed: {module} in whole-tensor operations takes several times as "
+            "long on the CPU (pip install numba)",
             stacklevel=2,
         )
         return None
+
+
+def loops_of(source: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator of functions in a source file, which numba compiles and keeps.
+
+    Args:
+        source: `__file__` of the module.
+        options: of numba's `njit`.
+    """
+    from numba import njit
+
+    folder = cache_of([Path(source)])
+    return lambda function: kept(njit(function, **options), folder)
 
 
 def cache_of(sources: Iterable[Path]) -> Path | None:

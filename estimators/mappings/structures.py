@@ -127,7 +127,7 @@ def sparsemap(
     )
 
 
-_LOOPS = "estimators.mappings.compiled_structures"
+_LOOPS = "estimators.mappings.compiled.structures"
 
 
 def _nudge(like: Float64[Tensor, "B D"]) -> Float64[Tensor, " D"]:

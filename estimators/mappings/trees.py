@@ -127,7 +127,7 @@ class _Marginals(torch.autograd.Function):
 
 def _loops() -> ModuleType:
     """Those of the CPU, with which numba comes, once they are needed."""
-    return importlib.import_module("estimators.mappings.compiled_trees")
+    return importlib.import_module("estimators.mappings.compiled.trees")
 
 
 def _eliminated(

@@ -26,10 +26,8 @@ from estimators.mappings.trees import (
 )
 from estimators.sampler import Sampler
 from estimators.spaces.base import Space
+from estimators.spaces.forbidden import FORBIDDEN, forbidden
 from estimators.spaces.structured import MOST_LISTED, Structured
-
-FORBIDDEN = -1e9
-"""The score of an arc that no tree of q has: exp of it is zero, whatever the others are worth."""
 
 
 class Trees(Space):
@@ -84,8 +82,8 @@ class Trees(Space):
         number = torch.arange(self.words, device=scores.device)
         past = number >= lengths.to(scores.device)[:, None]
         forced = past[:, :, None] & (number == number[:, None] - 1)
-        forbidden = past[:, :, None] | past[:, None, :]
-        return scores.masked_fill(forbidden, FORBIDDEN).masked_fill(forced, 0)
+        beyond = past[:, :, None] | past[:, None, :]
+        return scores.masked_fill(beyond, FORBIDDEN).masked_fill(forced, 0)
 
     def every(self, like: Tensor) -> Int[Tensor, "M n"]:
         """In lexicographic order of the heads."""
@@ -123,7 +121,7 @@ class Trees(Space):
     def nearest(self, target: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
         """SparseMAP by the active-set method, without gradient; forbidden arcs stay out."""
         flat = target.detach().double().reshape(-1, self.words, self.words)
-        allowed = _allowed(flat)
+        allowed = ~forbidden(flat)
 
         def oracle(direction: Float64[Tensor, "B P"]) -> Float64[Tensor, "B P"]:
             scores = torch.where(allowed, direction.view_as(flat), FORBIDDEN * 2.0**26)
@@ -134,7 +132,7 @@ class Trees(Space):
 
     def centred(self, scores: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
         """Among the arcs that are not forbidden; these get zero."""
-        allowed = _allowed(scores).to(scores.dtype)
+        allowed = (~forbidden(scores)).to(scores.dtype)
         of_word = allowed.sum(dim=-1, keepdim=True).clamp(min=1)
         seen = torch.where(allowed > 0, scores, 0)
         within = (seen - seen.sum(dim=-1, keepdim=True) / of_word) * allowed
@@ -143,11 +141,6 @@ class Trees(Space):
         square = across.square().sum(dim=(-2, -1), keepdim=True)
         along = (across * within).sum(dim=(-2, -1), keepdim=True)
         return within - across * (along / torch.where(square > 0, square, 1))
-
-
-def _allowed(scores: Float[Tensor, "*batch"]) -> Shaped[Tensor, "*batch"]:
-    """Arcs that are not forbidden, also where noise or slopes have been added."""
-    return scores.detach() > FORBIDDEN / 2
 
 
 @cache

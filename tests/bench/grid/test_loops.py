@@ -11,11 +11,14 @@ from bench.grid.limits import Limits
 from bench.grid.loops import compile_before
 from bench.grid.runner import Execution
 from bench.profiles.profile import Profile
-from estimators.mappings import compiled
+from estimators.mappings.compiled import bits, chains, structures, trees
 from tasks.likelihoods.compiled import pixels, pointwise
 from tests.bench.conftest import cell_of
 
-LOOPS = (pixels._fill, pointwise._forward, pointwise._backward, compiled._solve)
+LOOPS = (
+    *(pixels._fill, pointwise._forward, pointwise._backward, bits._solve, chains.best),
+    *(structures._start, structures.advance, trees.best_trees, trees.partition, trees.passages),
+)
 
 
 def test_they_are_compiled_before_any_cell_where_time_is_limited(
@@ -23,6 +26,7 @@ def test_they_are_compiled_before_any_cell_where_time_is_limited(
 ) -> None:
     events: list[str] = []
     monkeypatch.setattr(loops, "sparsemap_bits", lambda _: events.append("compiled"))
+    monkeypatch.setattr(loops, "structure", lambda _: None)
     monkeypatch.setattr(grid, "_run_all", lambda *_: events.append("ran"))
     execution = Execution(tmp_path, "tiny", None, "cpu", jobs=1, command="test")
     planned = [Planned(cell_of(profile, "bitvector", "sfe"), None)]
@@ -38,7 +42,10 @@ def test_cells_find_all_loops_compiled(profile: Profile, tmp_path: Path) -> None
     before = [set(loop.signatures) for loop in LOOPS]
     assert all(before)
     execution = Execution(tmp_path, "tiny", None, "cpu", jobs=1, command="test")
-    pairs = (("bitvector", "sparsemap"), ("bitvector", "sfe"), ("signal_game", "dense"))
+    pairs = (
+        *(("bitvector", "sparsemap"), ("bitvector", "sfe"), ("signal_game", "dense")),
+        *(("subset_vae", "sparsemap"), ("listops", "sparsemap"), ("listops", "st")),
+    )
     cells = [cell_of(profile, *pair) for pair in pairs]
     outcomes = grid.run_cells([Planned(cell, None) for cell in cells], execution)
     assert {outcome.status for outcome in outcomes} == {"ok"}

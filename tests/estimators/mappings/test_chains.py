@@ -14,6 +14,7 @@ from estimators.mappings import (
     best_chains,
     chain_points,
     chains,
+    kept,
     sums_along,
     top_chains,
     topk_sparsemax_chains,
@@ -61,7 +62,7 @@ def test_of_equal_chains_the_first_is_best(
 ) -> None:
     """Where scores are few whole numbers, by compiled loops and by whole-tensor operations."""
     if not numba:
-        monkeypatch.setattr(chains, "_compiled", lambda: None)
+        monkeypatch.setattr(chains, "compiled_loops", lambda module: None)
     generator = torch.Generator().manual_seed(0)
     scores = torch.randint(-1, 2, (200, entries(length, states)), generator=generator).to(dtype)
     totals = scores.double() @ all_chains(length, states).T
@@ -76,7 +77,7 @@ def test_compiled_loops_are_the_tensor_operations(
 ) -> None:
     scores = random_scores(50, entries(9, 5), scale=scale).to(dtype)
     best, below = best_chains(scores, 9, 5), below_the_best(scores, 9, 5)
-    monkeypatch.setattr(chains, "_compiled", lambda: None)
+    monkeypatch.setattr(chains, "compiled_loops", lambda module: None)
     assert torch.equal(best_chains(scores, 9, 5), best)
     assert torch.equal(below_the_best(scores, 9, 5), below)
 
@@ -131,8 +132,8 @@ def test_scores_that_are_not_finite_are_refused() -> None:
 
 
 def test_without_numba_it_runs_and_warns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "estimators.mappings.compiled_chains", None)
-    chains._compiled.cache_clear()
+    monkeypatch.setitem(sys.modules, "estimators.mappings.compiled.chains", None)
+    kept.compiled_loops.cache_clear()
     with pytest.warns(UserWarning, match="numba is not installed"):
         assert best_chains(torch.zeros(3, 8), 2, 2).tolist() == [[0, 0]] * 3
-    chains._compiled.cache_clear()
+    kept.compiled_loops.cache_clear()

@@ -61,7 +61,7 @@ def test_compiled_code_holds_no_number_of_another_file(monkeypatch: pytest.Monke
     """Which it would keep when that file changes: a threshold that no vertex passes is heeded."""
     scores = random_scores(5, 8, scale=0.5)
     assert (sparsemap_bits(scores).probabilities > 0).sum(dim=1).min() > 2
-    monkeypatch.setattr("estimators.mappings.compiled.DEPENDENT", 2.0)
+    monkeypatch.setattr("estimators.mappings.compiled.bits.DEPENDENT", 2.0)
     assert ((sparsemap_bits(scores).probabilities > 0).sum(dim=1) == 1).all()
 
 
@@ -72,7 +72,7 @@ def test_more_vertices_than_there_was_room_for() -> None:
 
 
 def test_without_numba_it_runs_and_warns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "estimators.mappings.compiled", None)
+    monkeypatch.setitem(sys.modules, "estimators.mappings.compiled.bits", None)
     kept.compiled_loops.cache_clear()
     with pytest.warns(UserWarning, match="numba is not installed"):
         solution = sparsemap_bits(random_scores(3, 4))

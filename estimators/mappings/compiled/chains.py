@@ -3,20 +3,11 @@
 They take the steps of the whole-tensor operations in `chains`, and sum in float64 as these do.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import numpy as np
-from numba import njit
 
-from estimators.mappings.kept import cache_of, kept
+from estimators.mappings.kept import loops_of
 
-_CACHE = cache_of([Path(__file__)])
-
-
-def _loops(function: Callable[..., Any]) -> Any:
-    return kept(njit(function), _CACHE)
+_loops = loops_of(__file__)
 
 
 @_loops

@@ -4,24 +4,17 @@ It takes the steps of `active_set.Solver`, which runs all rows side by side in w
 operations: there some forty calls a step cost more than what they compute.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from estimators.mappings.active_set import DEPENDENT
-from estimators.mappings.kept import cache_of, kept
+from estimators.mappings.kept import loops_of
 
 _SLOTS = 64
 """Vertices of a row that there is room for at first."""
 
-_CACHE = cache_of([Path(__file__)])
-
-
-def _loops(function: Callable[..., Any]) -> Any:
-    return kept(njit(function), _CACHE)
+_loops = loops_of(__file__)
 
 
 class ActiveSets(NamedTuple):

@@ -4,20 +4,13 @@ They take the steps of `structures.SideBySide`, which runs all rows in whole-ten
 vertex is the list of its ones here: of a structure they are few.
 """
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from estimators.mappings.kept import cache_of, kept
+from estimators.mappings.kept import loops_of
 
-_CACHE = cache_of([Path(__file__)])
-
-
-def _loops(function: Callable[..., Any]) -> Any:
-    return kept(njit(function), _CACHE)
+_loops = loops_of(__file__)
 
 
 class Sets(NamedTuple):

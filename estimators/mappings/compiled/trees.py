@@ -7,14 +7,10 @@ in one direction.
 """
 
 import math
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numba import njit
 
-from estimators.mappings.kept import cache_of, kept
+from estimators.mappings.kept import loops_of
 
 _UP = 2.0**512
 _DOWN = 2.0**-512
@@ -24,11 +20,7 @@ _LOG_UNIT = 512 * math.log(2)
 _UNIT_HIGH = math.floor(_LOG_UNIT * 2**18) / 2**18  # of few bits: times e it is exact
 _UNIT_LOW = 2.839514264046623e-06  # 512 log 2 − _UNIT_HIGH
 
-_CACHE = cache_of([Path(__file__)])
-
-
-def _loops(function: Callable[..., Any]) -> Any:
-    return kept(njit(function, error_model="numpy"), _CACHE)
+_loops = loops_of(__file__, error_model="numpy")
 
 
 @_loops

@@ -1,0 +1,1 @@
+"""Loops that numba compiles, a row at a time, for the CPU."""
