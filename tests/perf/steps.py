@@ -3,8 +3,8 @@
 `make bench-steps`: tasks on images with every estimator at the published sizes (`--profile paper`),
 data and optimizer included, evaluation excluded. Images are random, which no time depends on, as
 are the game's features, 4096 for an image. Weights stay as they were initialised (a learning rate
-of 1e-12), where supports are at their largest. Prints tables and writes
-results/steps/<commit>.parquet.
+of 1e-12), where supports are at their largest.
+Prints tables and writes results/steps/<commit>.parquet.
 """
 
 import argparse

@@ -113,6 +113,12 @@ def test_a_wing_stands_for_its_members_in_the_order_given(profile: Profile) -> N
     assert chosen(profile, "relaxed,all") == [*relaxed, *others]
 
 
+def test_all_estimators_are_those_that_the_profile_names(profile: Profile) -> None:
+    some = profile.model_copy(update={"estimators": ["rloo", "dense"]})
+    assert chosen(some, "all") == ["rloo", "dense"]
+    assert chosen(some, "sfe,all") == ["sfe", "rloo", "dense"]
+
+
 def test_an_estimator_counts_before_a_wing_of_its_name(
     profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

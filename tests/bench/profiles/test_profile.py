@@ -54,6 +54,7 @@ def test_bundled_profiles_are_valid(name: str) -> None:
             "never rises: lower the minimum as well",
         ),
         ("[tasks.ssvae.settings]\ndataset = 'mnst'", "no dataset 'mnst': did you mean 'mnist'?"),
+        ("estimators = ['sf']", "no estimator of profile {path} 'sf': did you mean 'sfe'?"),
         ("[trainnig]", "did you mean 'training'?"),
         ("[tasks.ssvae.estimators.sfe.setings]", "did you mean 'settings'?"),
         ("[tasks.ssvae.trainning]", "did you mean 'training'?"),

@@ -12,7 +12,8 @@ from estimators.mappings.trees import best_trees, log_partition, tree_marginals
 from estimators.sampled.score_function import ScoreFunction
 from estimators.sampler import Sampler
 from estimators.spaces import Trees
-from estimators.spaces.trees import FORBIDDEN, DependencyTrees
+from estimators.spaces.forbidden import FORBIDDEN
+from estimators.spaces.trees import DependencyTrees
 from tests.estimators.contract import Problem, check_expectation, network
 from tests.estimators.every_outcome import EveryOutcome
 
