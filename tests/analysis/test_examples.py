@@ -15,6 +15,7 @@ from analysis.examples import (
     draw_histogram,
     draw_images,
     draw_pairs,
+    draw_trees,
     examples_figure,
     examples_section,
     read_examples,
@@ -40,6 +41,12 @@ ARRAYS: dict[str, Arrays] = {
         "original": grey(2, 4, 4), "reconstruction": grey(2, 3, 4, 4),
         "bits": np.array([[[1, 0]] * 3] * 2, dtype=np.uint8), "support": np.array([4.0, 1.0]),
         "probability": np.array([[0.6, 0.3, 0.1], [1, 0, 0]]),
+    },
+    "trees": {
+        "words": np.array([["[MAX", "3", "]"], ["7", "", ""]]),
+        "heads": np.array([[[0, 0, 0], [0, 0, 1]], [[0, 0, 1], [0, 0, 1]]], dtype=np.int16),
+        "truth": np.array([[0, 0, 0], [0, -1, -1]], dtype=np.int16),
+        "probability": np.array([[0.6, 0.4], [1, 0]]),
     },
 }  # fmt: skip
 
@@ -95,6 +102,20 @@ def test_bit_vectors_have_their_probability_and_what_is_not_there_is_blank() -> 
     np.testing.assert_array_equal(shown[:48:12, :48:12], ARRAYS["bits"]["original"][0])
     assert set(np.unique(shown[48:52, 52:98])) == {0, 30, 215}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["4", "1"]
+
+
+def test_each_word_of_a_tree_has_an_arc_to_its_head() -> None:
+    """Dashed where it is none of the true tree's; nothing past a sentence's end."""
+    axes = Figure().subplots()
+    draw_trees(ARRAYS["trees"], axes)
+    assert texts(axes) == ["[MAX", "3", "]", ".60", "[MAX", "3", "]", ".40", "7", "1"]
+    ends = [(line.get_xdata()[0], line.get_xdata()[-1]) for line in axes.lines]  # type: ignore[index]
+    assert ends == [
+        (0, 0), (pytest.approx(1), pytest.approx(0)), (pytest.approx(2), pytest.approx(0)),
+        (5, 5), (pytest.approx(6), pytest.approx(5)), (pytest.approx(7), pytest.approx(6)),
+        (0, 0),
+    ]  # fmt: skip
+    assert [line.get_linestyle() for line in axes.lines] == ["-"] * 5 + ["--", "-"]
 
 
 def test_every_kind_is_read_back_and_drawn(tmp_path: Path) -> None:
