@@ -73,6 +73,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "hard-concrete": "#3e2723",
         "hard-kuma": "#5d4037",
         "gaussian-sparsemax": "#7a5548",
+        "mixed-dirichlet": "#88695c",
         "spike-exponential": "#977c72",
         "logistic-normal": "#b3a099",
         "kumaraswamy": "#d0c4bf",

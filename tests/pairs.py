@@ -9,6 +9,7 @@ PAIRS = [
     for name, estimator in all_estimators().items()
     if issubclass(task.space_type, estimator.spaces)
     and not (estimator.own_model and task.has_labels)
+    and not (estimator.takes_slopes and not task.accepts_relaxed)
 ]
 """All of them."""
 

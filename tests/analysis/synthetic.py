@@ -27,8 +27,8 @@ COMMON: dict[str, Any] = {
 }  # fmt: skip
 
 NUMBERS = (
-    "accuracy", "chance", "elbo", "nll", "nll_effective_samples", "rate", "distortion", "loss",
-    "support_mean", "unsolved", "on_vertex", "on_edge", "face_vertices",
+    "accuracy", "agreement", "chance", "elbo", "nll", "nll_effective_samples", "rate",
+    "distortion", "loss", "support_mean", "unsolved", "on_vertex", "on_edge", "face_vertices",
     "rounded_elbo", "rounded_nll", "rounded_loss",
     "decoder_calls", "decoder_calls_total", "slopes", "oracle_calls",
     "train_seconds", "epoch", "step",

@@ -51,7 +51,7 @@ def rows_of(
 
 
 NULL = (
-    "nll", "nll_effective_samples", "unsolved", "rate", "distortion", "support_mean",
+    "agreement", "nll", "nll_effective_samples", "unsolved", "rate", "distortion", "support_mean",
     "decoder_calls_total", "slopes", "oracle_calls", "on_vertex", "on_edge", "face_vertices",
     "rounded_elbo", "rounded_nll", "rounded_loss",
 )  # fmt: skip

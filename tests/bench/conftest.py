@@ -49,16 +49,16 @@ k = 3
 bits = 4
 hidden = 8
 [tasks.listops.settings]
-longest = 6
+longest = 4
 embedding = 8
 hidden = 8
 arcs = 8
 states = 8
-train = 256
-validation = 64
-test = 64
+train = 160
+validation = 32
+test = 32
 [tasks.clusters.settings]
-clusters = 4
+clusters = 10
 size = 10
 train = 256
 validation = 64
@@ -78,7 +78,7 @@ categories = 4
 hidden = [8]
 [tasks.subset_vae.settings]
 variables = 2
-items = 3
+items = 4
 chosen = 2
 wide = 8
 narrow = 8

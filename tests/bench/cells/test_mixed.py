@@ -72,6 +72,9 @@ class Model:
     def correct(self, encoding: Encoding, z: Tensor) -> None:
         return None
 
+    def exact_cost(self, context: Context, q: Distribution) -> None:
+        return None
+
     def truth(self, encoding: Encoding) -> None:
         return None
 

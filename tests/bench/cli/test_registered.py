@@ -108,7 +108,8 @@ def example(package: str) -> str:
         ),
         (
             "tasks", '("elbo", "loss")', '("elbow",)', "@register",
-            "Mixture has metrics = ('elbow',): input should be 'accuracy', 'elbo', 'nll' or 'loss'",
+            "Mixture has metrics = ('elbow',): input should be 'accuracy', 'agreement', 'elbo', "
+            "'nll' or 'loss'",
         ),
     ],
 )  # fmt: skip

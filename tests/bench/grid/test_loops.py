@@ -44,7 +44,7 @@ def test_cells_find_all_loops_compiled(profile: Profile, tmp_path: Path) -> None
     execution = Execution(tmp_path, "tiny", None, "cpu", jobs=1, command="test")
     pairs = (
         *(("bitvector", "sparsemap"), ("bitvector", "sfe"), ("signal_game", "dense")),
-        *(("subset_vae", "sparsemap"), ("listops", "sparsemap"), ("listops", "st")),
+        *(("subset_vae", "sparsemap"), ("listops", "sparsemap"), ("listops", "rloo")),
     )
     cells = [cell_of(profile, *pair) for pair in pairs]
     outcomes = grid.run_cells([Planned(cell, None) for cell in cells], execution)
