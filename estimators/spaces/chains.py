@@ -151,13 +151,13 @@ class Chains(Ranked):
         that a chain has an end, it is that of the shorter chain, and state 0 past it."""
         rows = target.detach().reshape(-1, *self.scores_shape).double()
         past = self._past(rows)
-        kept = ~self._entries(past)
-        impossible = torch.zeros_like(rows).masked_fill(forbidden(rows), -torch.inf)
 
-        def oracle(scores: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:
-            return self.point(self.best(scores + impossible), scores.dtype) * kept
+        def oracle(scores: Float[Tensor, "R P"]) -> Float[Tensor, "R P"]:
+            found = self.point(self.best(scores), scores.dtype)
+            return found.masked_fill(self._entries(self._past(scores)), 0)
 
-        unaries, transitions = self.split(sparsemap(rows.where(kept, 0), oracle).marginals)
+        marked = rows.masked_fill(self._entries(past) & ~forbidden(rows), 0)
+        unaries, transitions = self.split(sparsemap(marked, oracle).marginals)
         end = torch.zeros_like(unaries[0, 0])
         end[0] = 1
         unaries = torch.where(past[..., None], end, unaries)

@@ -121,14 +121,12 @@ class Trees(Space):
     def nearest(self, target: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
         """SparseMAP by the active-set method, without gradient; forbidden arcs stay out."""
         flat = target.detach().double().reshape(-1, self.words, self.words)
-        allowed = ~forbidden(flat)
 
-        def oracle(direction: Float64[Tensor, "B P"]) -> Float64[Tensor, "B P"]:
-            scores = torch.where(allowed, direction.view_as(flat), FORBIDDEN * 2.0**26)
-            return self.point(best_trees(scores), torch.float64).flatten(1)
+        def oracle(direction: Float64[Tensor, "R P"]) -> Float64[Tensor, "R P"]:
+            trees = best_trees(direction.unflatten(1, self.scores_shape))
+            return self.point(trees, torch.float64).flatten(1)
 
-        inside = torch.where(allowed, flat, 0).flatten(1)
-        return sparsemap(inside, oracle).marginals.view_as(target).to(target.dtype)
+        return sparsemap(flat.flatten(1), oracle).marginals.view_as(target).to(target.dtype)
 
     def centred(self, scores: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
         """Among the arcs that are not forbidden; these get zero."""
