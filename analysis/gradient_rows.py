@@ -1,8 +1,8 @@
 """Rows of gradient measurements, relative to the exact gradient and put together over seeds."""
 
 import math
-from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.load import settings_of
@@ -50,62 +50,54 @@ def pooled(table: pd.DataFrame) -> pd.DataFrame:
     NaN where none did.
     """
     table = table.assign(seconds=comparable(table, "seconds"))
-    rows = [
-        dict(zip(WHAT, what, strict=True)) | _mean(own)
-        for what, own in table[table["status"] == "ok"].groupby(WHAT, dropna=False)
-    ]
-    return pd.DataFrame(rows, columns=[*WHAT, *_COLUMNS])
+    own = table[table["status"] == "ok"]
+    norm = own["exact_norm"]
 
+    def relative(values: pd.Series) -> pd.Series:
+        return (values / norm**2).where((norm > 0) | (values != 0), 0.0)
+
+    above = own["bias_high"] ** 2 - own["bias_square"].clip(lower=0)
+    figures = own[[*WHAT, *_AS_THEY_ARE, "seconds"]].assign(
+        square=relative(own["bias_square"]),
+        below=relative(own["bias_square_error"]) ** 2,
+        above=relative(above) ** 2,
+        variance=relative(own["variance"]),
+        variance_error=relative(own["variance_error"]) ** 2,
+        cosine_error=own["cosine_error"] ** 2,
+        distance=own["objective_distance"] / own["plain_norm"],
+        flat=(norm == 0).astype(float),
+    )
+    groups = figures.groupby(WHAT, dropna=False)
+    seeds = groups.size()
+    known = groups.count().eq(seeds, axis="index").assign(seconds=True)
+    rows = groups.mean().where(known)
+    errors = ["below", "above", "variance_error", "cosine_error"]  # here the mean squares
+    rows[errors] = rows[errors].div(seeds, axis="index") ** 0.5
+    intervals = [
+        norm_interval(square, Z * below, above)
+        for square, below, above in rows[["square", "below", "above"]].to_numpy()
+    ]
+    rows[["bias", "bias_low", "bias_high"]] = np.array(intervals, dtype=float).reshape(-1, 3)
+    told = own.groupby(WHAT, dropna=False)[["declared", "hyperparameters"]].first()
+    variance = rows["variance"]
+    rows = rows.assign(
+        seeds=seeds,
+        declared=told["declared"],
+        mean_squared_error=rows["bias"] ** 2 + variance,
+        signal_to_noise=(variance**-0.5).where(variance > NOISE, math.inf),
+        settings=[settings_of(one).get("estimator", {}) for one in told["hyperparameters"]],
+        flat=(rows["flat"] * seeds).round().astype(int),
+    )
+    return rows.reset_index()[[*WHAT, *_COLUMNS]]
+
+
+_AS_THEY_ARE = ["step", "cosine", "decoder_calls", "slopes", "oracle_calls", "draws"]
 
 _COLUMNS = (
     "step", "seeds", "declared", "bias", "bias_low", "bias_high", "variance", "variance_error",
     "cosine", "cosine_error", "mean_squared_error", "signal_to_noise", "decoder_calls", "slopes",
     "oracle_calls", "seconds", "distance", "draws", "settings", "flat",
 )  # fmt: skip
-
-
-def _mean(own: pd.DataFrame) -> dict[str, Any]:
-    """The figures of one measurement, from its rows of several seeds."""
-    norm = own["exact_norm"]
-
-    def relative(values: pd.Series) -> pd.Series:
-        return (values / norm**2).where((norm > 0) | (values != 0), 0.0)
-
-    def mean(values: pd.Series) -> float:
-        return float(values.mean(skipna=False))
-
-    def error(values: pd.Series) -> float:
-        return math.sqrt(float((values**2).sum(skipna=False))) / len(values)
-
-    above = own["bias_high"] ** 2 - own["bias_square"].clip(lower=0)
-    bias, low, high = norm_interval(
-        mean(relative(own["bias_square"])),
-        below=Z * error(relative(own["bias_square_error"])),
-        above=error(relative(above)),
-    )
-    variance = mean(relative(own["variance"]))
-    return {
-        "step": mean(own["step"]),
-        "seeds": len(own),
-        "declared": own["declared"].iloc[0],
-        "bias": bias,
-        "bias_low": low,
-        "bias_high": high,
-        "variance": variance,
-        "variance_error": error(relative(own["variance_error"])),
-        "cosine": mean(own["cosine"]),
-        "cosine_error": error(own["cosine_error"]),
-        "mean_squared_error": bias**2 + variance,
-        "signal_to_noise": 1 / math.sqrt(variance) if variance > NOISE else math.inf,
-        "decoder_calls": mean(own["decoder_calls"]),
-        "slopes": mean(own["slopes"]),
-        "oracle_calls": mean(own["oracle_calls"]),
-        "seconds": float(own["seconds"].mean()),
-        "distance": mean(own["objective_distance"] / own["plain_norm"]),
-        "draws": mean(own["draws"]),
-        "settings": settings_of(own["hyperparameters"].iloc[0]).get("estimator", {}),
-        "flat": int((norm == 0).sum()),
-    }
 
 
 def at_own_settings(rows: pd.DataFrame) -> pd.DataFrame:

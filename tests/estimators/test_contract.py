@@ -108,7 +108,7 @@ def test_proposal_is_well_formed(
 
 
 @pytest.mark.parametrize("f", COSTS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize(("estimator", "space", "settings"), filter(as_set, ENUMERABLE))
+@pytest.mark.parametrize(("estimator", "space", "settings"), [*filter(as_set, ENUMERABLE)])
 def test_expected_estimate_is_exact(
     estimator: type[Estimator], space: Space, settings: dict[str, object], f: CostFunction
 ) -> None:
@@ -137,7 +137,7 @@ def test_a_biased_estimate_is_exact_for_what_it_says(
 
 @pytest.mark.parametrize(
     ("estimator", "space", "settings"),
-    filter(as_set, cases(SUBSETS)),
+    [*filter(as_set, cases(SUBSETS))],
 )
 def test_several_structures_are_independent(
     estimator: type[Estimator], space: Space, settings: dict[str, object]
@@ -166,7 +166,7 @@ def test_three_rows_of_a_batch_leave_each_other_unbiased(name: str, space: Space
     check_joint_expectation(make(all_estimators()[name], space, {"samples": 2}), rows, steep)
 
 
-@pytest.mark.parametrize(("estimator", "space", "settings"), filter(as_set, CASES))
+@pytest.mark.parametrize(("estimator", "space", "settings"), [*filter(as_set, CASES)])
 def test_chunks_change_nothing(
     estimator: type[Estimator], space: Space, settings: dict[str, object]
 ) -> None:

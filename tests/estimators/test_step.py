@@ -147,7 +147,7 @@ def test_an_own_loss_that_reaches_the_encoder_is_caught(
         check_own_loss(Leaking.make(BITS, features=FEATURES).double(), at_once)
 
 
-@pytest.mark.parametrize(("estimator", "space", "settings"), filter(as_set, CASES))
+@pytest.mark.parametrize(("estimator", "space", "settings"), [*filter(as_set, CASES)])
 def test_the_face_has_the_gradient_of_the_harness(
     estimator: type[Estimator], space: Space, settings: dict[str, object]
 ) -> None:
