@@ -31,6 +31,7 @@ epochs = 1
 baseline_learning_rate = 1e-3
 [evaluation]
 samples = 4
+nll_samples = 64
 [tasks.ssvae.settings]
 hidden = 8
 classifier_hidden = 8

@@ -28,7 +28,7 @@ from tests.estimators.contract import (
 from tests.estimators.faces import faces
 from tests.estimators.small import small_settings
 
-DRAWS = 100_000
+DRAWS = 40_000
 CASES = [
     pytest.param(estimator, settings, id=f"{name}-{number}")
     for name, estimator in all_estimators().items()

@@ -28,7 +28,7 @@ from tests.estimators.contract import (
 from tests.estimators.distributions import test_mixed_dirichlet
 from tests.estimators.distributions.test_gaussian_sparsemax import simplex
 
-DRAWS = 100_000
+DRAWS = 40_000
 
 
 def squares(point: Tensor, theta: Tensor) -> Tensor:
