@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -27,6 +28,9 @@ EXAMPLES = "task=*/estimator=*/[!.]*.npz"
 
 CAPTION = "Of the first seed of each estimator, with the parameters that did best on validation."
 """Of what is shown."""
+
+FEW = 20
+"""Cells whose examples are drawn here: processes for more of them would take as long to start."""
 
 _TILE = 48
 """Least width of an image among bit-vectors, in points of the picture."""
@@ -191,15 +195,24 @@ def save_examples(table: pd.DataFrame, folder: Path) -> dict[tuple[str, str], Pa
         old.unlink()
     files = {path.stem: path for path in (folder / "examples").glob(EXAMPLES)}
     cells = table[(table["status"] == "ok") & table["key"].isin(files)].sort_values(["seed", "key"])
-    saved = {}
-    for cell in cells.drop_duplicates(["task", "estimator"]).itertuples():
-        examples = read_examples(files[str(cell.key)])
-        if examples:
-            path = figures / f"{quote(f'{cell.task}-{cell.estimator}', safe='')}.png"
-            with own_style(), written_whole(path) as file:
-                examples_figure(examples).savefig(file, dpi=120)
-            saved[str(cell.task), str(cell.estimator)] = path
-    return dict(sorted(saved.items()))
+    keys = cells.drop_duplicates(["task", "estimator"]).set_index(["task", "estimator"])["key"]
+    paths = {
+        (str(task), str(estimator)): figures / f"{quote(f'{task}-{estimator}', safe='')}.png"
+        for task, estimator in sorted(keys.index)
+    }
+    drawn = Parallel(n_jobs=1 if len(keys) <= FEW else -1)(
+        delayed(_save_example)(files[str(keys[what])], path) for what, path in paths.items()
+    )
+    return {what: path for (what, path), there in zip(paths.items(), drawn, strict=True) if there}
+
+
+def _save_example(file: Path, path: Path) -> bool:
+    """Draw what a file has: whether it has any."""
+    examples = read_examples(file)
+    if examples:
+        with own_style(), written_whole(path) as picture:
+            examples_figure(examples).savefig(picture, dpi=120)
+    return bool(examples)
 
 
 def examples_section(saved: Mapping[tuple[str, str], Path], folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from joblib import Parallel, delayed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -60,6 +61,9 @@ HANDLE = 0.47
 
 CROWD = 6
 """Most estimators whose curves share a panel; more are drawn in a row of panels for each family."""
+
+FEW = 3
+"""Tasks whose figures are drawn here: processes for more of them would take as long to start."""
 
 Draw = Callable[[pd.DataFrame, str, Axes], None]
 
@@ -114,7 +118,8 @@ def _margin(names: Iterable[str]) -> float:
 def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
     """Draw everything into a folder as PNG and PDF; the paths of the PNGs.
 
-    Where nothing is ok there is nothing to draw, and figures of an earlier time are removed.
+    Where nothing is ok there is nothing to draw, and figures of an earlier time are removed. Those
+    of many tasks are drawn by all cores.
     """
     for old in (folder / f"{name}{suffix}" for name in _NAMES for suffix in SUFFIXES):
         old.unlink(missing_ok=True)
@@ -124,17 +129,18 @@ def save_figures(table: pd.DataFrame, folder: Path) -> list[Path]:
         return []
     ends = end_rows(table)
     with_rate = sorted(final.loc[final["rate"].notna(), "task"].unique())
-    saved = [
-        save_row(ends, tasks, final_scores, folder),
-        save_row(last_rows(table), tasks, step_times, folder),
+    row = delayed(save_row)
+    drawings = [
+        row(ends, tasks, final_scores, folder),
+        row(last_rows(table), tasks, step_times, folder),
+        delayed(_save_heat_map)(ends, folder),
+        *(delayed(_save_curves)(table, tasks, draw, folder) for draw in _CURVES),
+        row(table, tasks, support_during_training, folder),
+        *(row(ends, tasks, draw, folder) for draw in _COSTS),
     ]
-    saved.append(_save_heat_map(ends, folder))
-    saved += [_save_curves(table, tasks, draw, folder) for draw in _CURVES]
-    saved.append(save_row(table, tasks, support_during_training, folder))
-    saved += [save_row(ends, tasks, draw, folder) for draw in _COSTS]
     if with_rate:
-        saved.append(save_row(ends, with_rate, rate_against_distortion, folder))
-    return saved
+        drawings.append(row(ends, with_rate, rate_against_distortion, folder))
+    return Parallel(n_jobs=1 if len(tasks) <= FEW else -1)(drawings)
 
 
 def _save_curves(
