@@ -23,7 +23,7 @@ _NUMBERS = (
     "distortion", "loss", "expected_cost", "entropy", "support_mean", "support_median",
     "support_max", "unsolved", "on_vertex", "on_edge", "face_vertices",
     "rounded_elbo", "rounded_nll", "rounded_loss",
-    "train_seconds", "gradient_norm", "chance",
+    "train_seconds", "gradient_norm", "gradient_variance", "chance",
 )  # fmt: skip
 _COUNTS = (
     "latent_size", "examples", "decoder_calls_total", "slopes_total", "oracle_calls_total",
@@ -117,7 +117,7 @@ TRAINING = Kind(
         5: ("slopes", "oracle_calls", "slopes_total", "oracle_calls_total"),
         6: ("kernels",),
         7: ("on_vertex", "rounded_elbo", "rounded_nll", "rounded_loss"),
-        8: ("agreement", "on_edge", "face_vertices"),
+        8: ("agreement", "on_edge", "face_vertices", "gradient_variance"),
     },
     order={"split": ("validation", "test"), "selection": (None, "last", "best"), "step": ()},
 )

@@ -87,6 +87,8 @@ class Task(nn.Module, ABC):
     """It makes do without pixels."""
     generates: ClassVar[bool] = False
     """Its data is its own, if it has any: `data` makes it, and there is no set to choose."""
+    traces_variance: ClassVar[bool] = False
+    """Training notes the variance of the encoder's gradient over its steps, off the clock."""
     has_labels: ClassVar[bool] = False
     """Some rows have a known latent variable, which alone can be trained on at first."""
     metrics: ClassVar[tuple[Metric, ...]]
@@ -108,6 +110,8 @@ class Task(nn.Module, ABC):
     """The cost is −log p(x | z): evaluation reports an ELBO, with a uniform prior on z."""
     prior_in_cost: bool = False
     """The cost has −log p(z) in it, of a prior with parameters of its own: no other is added."""
+    prior_is_q: bool = False
+    """q, of what is given, is the prior of z as well: there is no KL."""
     entropy_weight: float = 1.0
     """λ in the objective E_q[f] − λ H(q) that is reported, and trained on unless the training
     settings say otherwise."""

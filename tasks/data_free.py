@@ -32,6 +32,7 @@ class DataFree(Task):
     """
 
     generates = True
+    traces_variance = True
     is_likelihood = False
     metrics = ("loss",)
     entropy_weight = 0.0

@@ -7,6 +7,12 @@
 layers each way, P-200-200-D and its mirror. Pixels are black or white. The bias b starts from the
 log-odds of the training pixels' means. The prior is uniform, or one log-odds for each bit that is
 learned. Two stochastic layers are another latent space: see docs/CONTRACT.md.
+
+Or the lower half of an image is predicted from the upper one (Raiko et al. 2015; Gu et al. 2016):
+
+    log p(lower | upper) = log E_q(z | upper)[p(lower | z)]
+
+q is then the prior of z, and its own bound, E_q[log p(lower | z)], has no KL in it.
 """
 
 from collections.abc import Callable
@@ -22,8 +28,10 @@ from torch.nn import functional as F
 from estimators.spaces import Bits
 from tasks.base import Context, Encoding, TaskSettings, mlp
 from tasks.data.base import Images
-from tasks.image_vae import ImageVAE
+from tasks.examples import Example, Look, pairs
+from tasks.image_vae import SHOWN, ImageVAE
 from tasks.registry import register
+from tasks.streams import Streams
 
 LEAST, MOST = 1e-3, 0.999
 """Between which the mean of a pixel is taken to be, for the bias to start from."""
@@ -42,6 +50,7 @@ class BinaryVAE(ImageVAE):
     space_type = Bits
     citation = "Mnih & Gregor 2014; Dong et al. 2020"
     is_likelihood = True
+    traces_variance = True
     metrics = ("elbo", "nll", "loss")
 
     class Settings(TaskSettings, frozen=True):
@@ -51,6 +60,9 @@ class BinaryVAE(ImageVAE):
         activation: Literal["leaky-relu", "tanh"] = Field(
             "leaky-relu", description="of the hidden layers; the former with slope 0.3 below zero"
         )
+        predicted: Literal["image", "lower-half"] = Field(
+            "image", description="all that q sees, or the half that it does not see, without a KL"
+        )
         seen: Literal["drawn", "threshold"] = Field(
             "drawn", description="pixels are 1 by a draw at each access, or where above a half"
         )
@@ -58,24 +70,35 @@ class BinaryVAE(ImageVAE):
         bias: Literal["mean", "random"] = Field(
             "mean", description="the output's at the start: log-odds of the mean of each pixel"
         )
-        prior: Literal["learned", "uniform"] = Field("learned", description="of the bits")
+        prior: Literal["learned", "uniform"] = Field(
+            "learned", description="of the bits, where whole images are predicted"
+        )
 
     def __init__(self, data: Images, settings: Settings, batch_size: int) -> None:
         super().__init__(data, settings, batch_size, settings.seen)
-        size, bits = data.size, settings.bits
+        bits = settings.bits
         self.space = Bits(bits)
         self.centred = settings.centred
-        self.prior_in_cost = settings.prior == "learned"
+        self.prior_is_q = settings.predicted == "lower-half"
+        self.prior_in_cost = settings.prior == "learned" and not self.prior_is_q
+        self.given = self.predicted = slice(data.size)
+        out = data.size
+        if self.prior_is_q:
+            self.entropy_weight = 0.0
+            self.features = data.shape[0] // 2 * data.shape[1]
+            self.given, self.predicted = slice(self.features), slice(self.features, data.size)
+            out = self.pixels = data.size - self.features
         hidden, activation = [settings.hidden] * settings.layers, ACTIVATIONS[settings.activation]
-        self.encoder = mlp(size, *hidden, bits, activation=activation)
-        self.decoder = mlp(bits, *hidden, size, activation=activation)
+        self.encoder = mlp(self.features, *hidden, bits, activation=activation)
+        self.decoder = mlp(bits, *hidden, out, activation=activation)
         if self.prior_in_cost:
             self.prior = nn.Parameter(torch.zeros(bits))
         mean = self._mean()
         self.register_buffer("mean", mean, persistent=False)
         if settings.bias == "mean":
+            start = mean[self.predicted].clamp(LEAST, MOST).logit()
             with torch.no_grad():
-                cast(nn.Linear, self.decoder[-1]).bias.copy_(mean.clamp(LEAST, MOST).logit())
+                cast(nn.Linear, self.decoder[-1]).bias.copy_(start)
 
     def _mean(self) -> Float[Tensor, " P"]:
         """Of the training pixels as they are seen: what is drawn has its grey levels as mean."""
@@ -90,8 +113,8 @@ class BinaryVAE(ImageVAE):
 
     def encode(self, batch: object) -> Encoding:
         x = cast(Tensor, batch)
-        inputs = x - self.get_buffer("mean") if self.centred else x
-        return Encoding(self.encoder(inputs), inputs, (x,))
+        inputs = (x - self.get_buffer("mean") if self.centred else x)[:, self.given]
+        return Encoding(self.encoder(inputs), inputs, (x[:, self.predicted],))
 
     def cost(
         self, context: Context, z: Float[Tensor, "N D"], row: Int[Tensor, " N"]
@@ -104,3 +127,12 @@ class BinaryVAE(ImageVAE):
 
     def decode(self, z: Float[Tensor, "N D"]) -> Float[Tensor, "N P"]:
         return self.decoder(2 * z - 1 if self.centred else z)
+
+    def examples(self, look: Look, streams: Streams) -> dict[str, Example]:
+        if not self.prior_is_q:
+            return super().examples(look, streams)
+        x = next(self.evaluation_batches("test", SHOWN, streams))
+        lower = self.decode(look(self.encode(x).scores, 1).z[:, 0]).sigmoid()
+        whole = self.pictures(torch.cat([x[:, self.given], lower], dim=1))
+        title = "test images, and their lower half as it is predicted"
+        return {"predictions": pairs(title, self.pictures(x), whole)}

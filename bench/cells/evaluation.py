@@ -122,7 +122,7 @@ def _metrics(task: Task, rows: dict[str, Tensor], log_volume: float) -> dict[str
     if "on_vertex" in mean:
         among = task.space.log_assignments
         hard = _bounds(task, mean["rounded_cost"], mean["rounded_entropy"], among)
-    has_rate = task.pixels is not None and not task.prior_in_cost
+    has_rate = task.pixels is not None and not (task.prior_in_cost or task.prior_is_q)
     return {
         "expected_cost": cost,
         "entropy": entropy,
@@ -149,6 +149,8 @@ def _bounds(
     """The objective, and the ELBO where there is one."""
     # A prior that the cost has in it leaves the entropy alone, and a rate that is not known apart.
     rate = -entropy if task.prior_in_cost else log_volume - entropy
+    if task.prior_is_q:
+        rate = 0.0
     return cost - task.entropy_weight * entropy, -(cost + rate) if task.is_likelihood else None
 
 
@@ -193,11 +195,11 @@ def log_evidence(
     space = cost.task.space
     if settings.nll_as == "bound" or not isinstance(q, FiniteDistribution):
         z = q.sample(sampler, settings.nll_samples)
-        return _importance(_log_joint(cost, context, z, q.log_volume) - q.log_prob(z))
+        return _importance(_log_joint(cost, context, z, q, q.log_volume) - q.log_prob(z))
     if _is_summed(space, settings):
         every = space.every(q.scores)
         z = every.expand(len(q.scores), *every.shape)
-        log_p = _log_joint(cost, context, z, space.log_assignments).logsumexp(dim=1)
+        log_p = _log_joint(cost, context, z, q, space.log_assignments).logsumexp(dim=1)
         return log_p, torch.full_like(log_p, len(every))
     if settings.nll_as == "published":
         return published_log_evidence(cost, context, q, sampler, settings.nll_samples)
@@ -207,7 +209,7 @@ def log_evidence(
     log_mixture = q.log_prob(z)
     for other, count in others:
         log_mixture = torch.logaddexp(log_mixture, other.log_prob(z) + math.log(count / half))
-    log_joint = _log_joint(cost, context, z, space.log_assignments)
+    log_joint = _log_joint(cost, context, z, q, space.log_assignments)
     return _importance(log_joint - (log_mixture - math.log(2)))
 
 
@@ -227,9 +229,13 @@ def _is_summed(space: Space, settings: EvaluationSettings) -> bool:
     return settings.nll_as == "corrected" and space.count <= settings.nll_max_summed
 
 
-def _log_joint(cost: CountedCost, context: Context, z: Tensor, log_volume: float) -> Tensor:
+def _log_joint(
+    cost: CountedCost, context: Context, z: Tensor, q: Distribution, log_volume: float
+) -> Tensor:
     """log p(x, z) for z (B, M, ...), (B, M)."""
-    log_prior = 0.0 if cost.task.prior_in_cost else -log_volume
+    log_prior: Tensor | float = 0.0 if cost.task.prior_in_cost else -log_volume
+    if cost.task.prior_is_q:
+        log_prior = q.log_prob(z)
     return -_rectangular(cost, context, z) + log_prior
 
 
@@ -254,15 +260,16 @@ def published_log_evidence(
     """
     space = cost.task.space
     if isinstance(q, SparseDistribution):
-        of_support = _log_joint(cost, context, q.listed, space.log_assignments)
+        of_support = _log_joint(cost, context, q.listed, q, space.log_assignments)
         z = space.plain(torch.zeros_like(q.scores)).sample(sampler, samples)
-        # The mean over uniform z is of p(x | z), or of p(x, z) where the prior is in the cost.
-        inside = space.log_assignments if cost.task.prior_in_cost else 0.0
-        of_samples = _log_joint(cost, context, z, 0.0) + inside - math.log(samples)
+        # The mean over uniform z is of p(x | z), or of p(x, z) where the prior is no uniform one.
+        inside = cost.task.prior_in_cost or cost.task.prior_is_q
+        of_samples = _log_joint(cost, context, z, q, 0.0) - math.log(samples)
+        of_samples = of_samples + (space.log_assignments if inside else 0.0)
         log_weight = torch.cat([of_support.where(q.positive, -torch.inf), of_samples], dim=1)
     else:
         z = q.sample(sampler, samples)
-        log_joint = _log_joint(cost, context, z, space.log_assignments)
+        log_joint = _log_joint(cost, context, z, q, space.log_assignments)
         log_weight = log_joint - q.log_prob(z) - math.log(samples)
     log_p = log_weight.logsumexp(dim=1)
     return log_p, (2 * log_p - (2 * log_weight).logsumexp(dim=1)).exp()

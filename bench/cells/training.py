@@ -14,6 +14,7 @@ from bench.cells.building import build_estimator, build_task, latent_of, task_da
 from bench.cells.cell import Cell
 from bench.cells.evaluation import EvaluationSettings, evaluate
 from bench.cells.step import CountedCost, NotFiniteError, training_loss
+from bench.cells.tracing import GradientTrace, encoder_of
 from bench.profiles.profile import TrainingSettings
 from estimators.sampler import Sampler
 from tasks.base import Split
@@ -72,10 +73,14 @@ class Trainer:
         self.rows = 0
         self.train_seconds = 0.0
         self.gradient_norm: Tensor | None = None
+        self.trace: GradientTrace | None = None
+        if self.task.traces_variance:
+            scores = self.task.encode(self._batch()).scores
+            self.trace = GradientTrace(encoder_of(self.task, scores))
         self._diagnostics: dict[str, list[Tensor]] = defaultdict(list)
 
     def train(self, steps: int) -> None:
-        """Take some steps, on the clock.
+        """Take some steps, on the clock, and trace their gradients off it.
 
         Raises:
             DivergedError: the loss or a gradient is not finite.
@@ -84,6 +89,7 @@ class Trainer:
         try:
             for _ in range(steps):
                 loss = self._step()
+                start += self._traced()
             if steps and loss.requires_grad:
                 self._check(loss.detach())
         except NotFiniteError as error:
@@ -113,6 +119,16 @@ class Trainer:
         self.rows += result.rows
         self.step += 1
         return result.loss
+
+    def _traced(self) -> float:
+        """Trace the gradient of the step that was taken, if it is to be; the seconds it took."""
+        if self.trace is None:
+            return 0.0
+        wait_for(self.streams.device)
+        start = time.perf_counter()
+        self.trace.add()
+        wait_for(self.streams.device)
+        return time.perf_counter() - start
 
     def _batch(self) -> object:
         return self.task.training_batch(self.step, self.streams)
@@ -161,6 +177,7 @@ class Trainer:
             "latent_size": self.task.space.size,
             "chance": self.task.chance,
             "gradient_norm": norm,
+            "gradient_variance": None if self.trace is None else self.trace.variance(),
             "diagnostics": self._take_diagnostics(),
             **metrics,
         }
@@ -181,6 +198,7 @@ class Trainer:
             "calls": dict(self.cost.calls),
             "train_seconds": self.train_seconds,
             "gradient_norm": self.gradient_norm,
+            "trace": None if self.trace is None else self.trace.state(),
             "diagnostics": dict(self._diagnostics),
         }
 
@@ -193,6 +211,8 @@ class Trainer:
         self.cost.calls.update(state["calls"])
         self.train_seconds = state["train_seconds"]
         self.gradient_norm = state["gradient_norm"]
+        if self.trace is not None:
+            self.trace.restore(state["trace"])
         self._diagnostics.update(state["diagnostics"])
 
     def _take_diagnostics(self) -> str | None:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from bench.cells.step import CountedCost, Purpose, latent_loss
+from bench.cells.tracing import encoder_of
 from bench.cells.training import Row, Trainer, wait_for
 from bench.gradients.statistics import BLOCKS, Draws, Quality
 from estimators.base import Estimator
@@ -113,13 +114,10 @@ class Gradients:
         self.cost = CountedCost(task)
         encoding = self._encode()
         self.rows = len(encoding.scores)
-        parameters = [*task.parameters()]
-        through = torch.autograd.grad(encoding.scores.sum(), parameters, allow_unused=True)
-        reached = [gradient is not None for gradient in through]
-        self.groups = {
-            "encoder": [p for p, there in zip(parameters, reached, strict=True) if there],
-            "decoder": [p for p, there in zip(parameters, reached, strict=True) if not there],
-        }
+        encoder = encoder_of(task, encoding.scores)
+        reached = {id(parameter) for parameter in encoder}
+        decoder = [p for p in task.parameters() if id(p) not in reached]
+        self.groups = {"encoder": encoder, "decoder": decoder}
 
     def _encode(self) -> Encoding:
         return self.task.encode(self.batch)._replace(supervised=None)
@@ -139,7 +137,8 @@ class Gradients:
         found = {"scores": encoding.scores.grad.flatten()}
         for group, parameters in self.groups.items():
             slopes = (torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)
-            found[group] = torch.cat([slope.flatten() for slope in slopes])
+            flat = [found["scores"].new_empty(0), *(slope.flatten() for slope in slopes)]
+            found[group] = torch.cat(flat)  # of none where the cost has no parameters
         for group in ("scores", "encoder"):
             found[group] = found[group] / result.scale
         return found

@@ -133,7 +133,11 @@ class SparseMAP(SupportSum):
 
 @register
 class SparseMAPBudget(SparseMAP):
-    """SparseMAP over the bit-vectors with at most half of their bits on."""
+    """SparseMAP over the bit-vectors with at most half of their bits on.
+
+    Where that binds, as at scores of zero, the whole support has as many bits on: a cost that only
+    depends on how many are (`toy`) has no gradient there.
+    """
 
     name = "sparsemap-budget"
     citation = "Correia et al. 2020, section 5.3"

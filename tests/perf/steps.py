@@ -152,32 +152,49 @@ def watched(trainer: Trainer) -> Iterator[Parts]:
                 setattr(thing, name, old)
 
 
-class Exponentials(TorchDispatchMode):
-    """Counts the numbers that exponentials and logarithms are taken of."""
+KINDS = {
+    "exponentials": (
+        "exp", "sigmoid", "softmax", "softplus", "log", "binary_cross_entropy", "tanh"
+    ),
+    "random": ("rand", "uniform_", "bernoulli", "exponential_", "normal_"),
+}  # fmt: skip
+"""Parts of the names of operations whose numbers are counted: exponentials and logarithms that are
+taken, and random numbers that are drawn."""
 
-    NAMES = ("exp", "sigmoid", "softmax", "softplus", "log", "binary_cross_entropy", "tanh")
+OTHERS = ("backward", "expand", "logical")
+"""Of those that have such a name and are none."""
+
+
+class Numbers(TorchDispatchMode):
+    """Counts numbers by kind."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.count = 0
+        self.count = dict.fromkeys(KINDS, 0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::")
-        if any(part in name for part in self.NAMES) and not name.endswith("backward"):
-            self.count += args[0].numel()
-        return func(*args, **(kwargs or {}))
+        if not any(part in name for part in OTHERS):
+            for kind, parts in KINDS.items():
+                if any(part in name for part in parts):
+                    first = args[0] if isinstance(args[0], torch.Tensor) else found
+                    self.count[kind] += first.numel()
+        return found
 
 
 def rates() -> dict[str, float]:
-    """What this machine does in a second: products, exponentials, bytes."""
+    """What this machine does in a second: products, exponentials, random numbers, bytes."""
     a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
     big, source = torch.empty(2**25), torch.ones(2**25)
     x, bits = np.zeros(2**16, np.float32), np.zeros(2**16, np.int32)
     loop = partial(exponentials, x, np.float32(0), *CONSTANTS["float32"], bits)
     loop()  # is compiled
+    integers = torch.empty(2**16, dtype=torch.int64)
     return {
         "flops": 2 * 1024**3 / fastest(lambda: a @ b),
         "exponentials": torch.get_num_threads() * len(x) / fastest(loop),  # it takes one thread
+        "random": len(integers) / fastest(integers.random_),
         "bytes": 2 * 4 * 2**25 / fastest(lambda: big.copy_(source)),
     }
 
@@ -193,19 +210,20 @@ def fastest(call: Callable[[], object], repetitions: int = 20) -> float:
 
 
 def floor(trainer: Trainer, machine: dict[str, float]) -> dict[str, float]:
-    """Seconds that a step can't do without: products, exponentials, Adam's passes over memory."""
+    """Seconds that a step can't do without: products, exponentials, random numbers, and Adam's
+    passes over memory."""
     # In whole-tensor operations, as what compiled loops do can't be counted.
     with (
         patch("tasks.likelihoods.pixels.compiled", return_value=None),
         patch("tasks.likelihoods.pointwise.compiled", return_value=None),
         FlopCounterMode(display=False) as flops,
-        Exponentials() as numbers,
+        Numbers() as numbers,
     ):
         trainer.train(1)
     parameters = sum(p.numel() for g in trainer.optimizer.param_groups for p in g["params"])
     return {
         "floor_flops": flops.get_total_flops() / machine["flops"],
-        "floor_exponentials": numbers.count / machine["exponentials"],
+        **{f"floor_{kind}": count / machine[kind] for kind, count in numbers.count.items()},
         # Adam reads a parameter, its gradient and two moments, and writes all but the gradient.
         "floor_adam": 7 * 4 * parameters / machine["bytes"],
     }
@@ -295,7 +313,8 @@ def main() -> None:
     console.print(
         f"torch {torch.__version__}, {given.threads} threads: "
         f"{machine['flops'] / 1e9:.0f} GFLOP/s, {machine['bytes'] / 1e9:.1f} GB/s, "
-        f"{machine['exponentials'] / 1e9:.2f} G exponentials/s"
+        f"{machine['exponentials'] / 1e9:.2f} G exponentials/s, "
+        f"{machine['random'] / 1e9:.2f} G random numbers/s"
     )
     profile = load_profile("paper", [*all_tasks()], [*all_estimators()])
     found: list[dict[str, Any]] = []

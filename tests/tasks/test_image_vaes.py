@@ -13,6 +13,7 @@ from bench.cells.evaluation import EvaluationSettings, evaluate
 from bench.cells.step import CountedCost
 from estimators.registry import all_estimators
 from tasks.base import Task
+from tasks.examples import Likeliest
 from tasks.streams import Streams
 from tests.tasks.conftest import make_task
 
@@ -144,3 +145,45 @@ def test_networks_are_mirrored() -> None:
     widths = [tuple(p.shape) for p in task.parameters() if p.dim() == 2]
     down = [(512, 64), (256, 512), (32, 256)]
     assert widths == [*down, *[(b, a) for a, b in reversed(down)]]
+
+
+@torch.no_grad()
+def test_a_lower_half_is_predicted_from_the_upper_one_alone() -> None:
+    """log Σ_z q(z | upper) p(lower | z) and E_q[log p(lower | z)], by enumeration."""
+    task = make_task("sbn", predicted="lower-half", seen="threshold", layers=0)
+    x = (task.grey(task.part("test").inputs) > 0.5).double()
+    upper, lower = x[:, :32], x[:, 32:]
+    encoding = task.encode(x)
+    mean = (task.grey(task.part("train").inputs) > 0.5).double().mean(dim=0)
+    scores = linear(task.encoder, 0, upper - mean[:32])
+    torch.testing.assert_close(encoding.scores, scores, rtol=1e-6, atol=1e-6)
+    wanted = mean[32:].clamp(0.001, 0.999)
+    torch.testing.assert_close(task.decoder[-1].bias.sigmoid(), wanted, rtol=1e-5, atol=1e-6)
+    every = task.space.every(x)
+    log_likelihood = torch.stack(
+        [Bernoulli(logits=linear(task.decoder, 0, 2 * z - 1)).log_prob(lower).sum(dim=1)
+         for z in every], dim=1,
+    )  # fmt: skip
+    log_q = torch.stack([Bernoulli(logits=scores).log_prob(z).sum(dim=1) for z in every], dim=1)
+    bound = float((log_q.exp() * log_likelihood).sum(dim=1).mean())
+    bits = -float((log_q + log_likelihood).logsumexp(dim=1).mean()) / 32 / math.log(2)
+    for settings in (
+        EvaluationSettings(),
+        EvaluationSettings(nll_max_summed=1),  # importance samples
+        EvaluationSettings(nll_max_summed=1, nll_as="published"),
+        EvaluationSettings(nll_as="bound"),
+    ):
+        found = evaluate(
+            task, all_estimators()["sfe"].make(task.space), CountedCost(task), settings, "test",
+            STREAMS, log_evidence_too=True,
+        )  # fmt: skip
+        assert found["elbo"] == -found["loss"] == pytest.approx(bound)
+        assert found["rate"] is found["distortion"] is None
+        summed = settings == EvaluationSettings()
+        assert found["nll"] == pytest.approx(bits, rel=1e-9 if summed else 1e-3)
+    likeliest = Likeliest(every[:8, None], torch.ones(8, 1), torch.ones(8))
+    (example,) = task.examples(lambda scores, count: likeliest, STREAMS).values()
+    assert example.kind == "pairs"
+    original, whole = example.arrays["original"], example.arrays["reconstruction"]
+    assert (original[:, :4] == whole[:, :4]).all()
+    assert (original[:, 4:] != whole[:, 4:]).any()

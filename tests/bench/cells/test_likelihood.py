@@ -76,7 +76,7 @@ def with_a_smooth_cost(name: str) -> Task:
     def cost(context: Context, z: Tensor, row: Tensor) -> Tensor:
         return network(space.point(z, torch.float64).flatten(1), context[0][row])
 
-    given = {"activation_size": 1, "prior_in_cost": False, "features": 0}
+    given = {"activation_size": 1, "prior_in_cost": False, "prior_is_q": False, "features": 0}
     return cast(Task, SimpleNamespace(name=name, space=space, cost=cost, **given))
 
 

@@ -56,7 +56,7 @@ class Model:
     """f(z) = Σ (z − ½)²: 1/4 at an atom, 1/12 on average between."""
 
     name, space = "test", Bits(BITS)
-    entropy_weight, is_likelihood, prior_in_cost = 1.0, True, False
+    entropy_weight, is_likelihood, prior_in_cost, prior_is_q = 1.0, True, False, False
     activation_size, pixels = 1, 10
 
     def evaluation_batches(self, split: str, size: int, streams: Streams) -> list[int]:

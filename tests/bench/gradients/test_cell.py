@@ -13,6 +13,7 @@ from bench.gradients.measure import GROUPS, Gradients, joint
 from bench.gradients.plan import plan_gradients
 from bench.profiles.profile import Profile
 from estimators.summed.support_sum import Dense
+from tasks.registry import all_tasks
 from tasks.streams import Streams
 
 
@@ -118,3 +119,24 @@ def test_models_are_those_of_the_training(profile: Profile, tmp_path: Path) -> N
         kept, again = torch.load(checkpoint.plain(number)), batch.exact(dense)
         assert all(torch.equal(kept[group], again[group]) for group in GROUPS)
     assert not torch.equal(kept["scores"], torch.load(checkpoint.plain(0))["scores"])
+
+
+@pytest.mark.parametrize("task", sorted(all_tasks()))
+def test_every_task_that_can_be_enumerated_is_measured(
+    task: str, profile: Profile, tmp_path: Path
+) -> None:
+    """One without a decoder too: there is nothing of it to measure."""
+    how = {"checkpoints": [0.0], "warm_up": 0, "draws": 32, "batches": 1}
+    quick = profile.model_copy(update={"gradients": how})
+    models = plan([task], ["dense"], 1, quick)
+    planned = plan_gradients(plan([task], ["rloo"], 1, quick), models, quick)[0]
+    assert planned.skip is None
+    rows = {row["group"]: row for row in gradient_cell(planned.cell, tmp_path)}
+    assert (rows["decoder"]["size"] > 0) == (task not in ("toy", "polynomial"))
+    for group in GROUPS:
+        assert (rows[group]["exact_norm"] > 0) == (rows[group]["size"] > 0)
+        assert rows[group]["bias_low"] == 0
+    if task == "toy":  # 4 bits of log-odds −0.5, with the same slope in each
+        on = torch.tensor(-0.5).sigmoid().item()
+        slope = (0.55**2 - 0.45**2) * on * (1 - on) / 4
+        assert rows["encoder"]["exact_norm"] == pytest.approx(2 * slope)
