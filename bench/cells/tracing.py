@@ -7,8 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tasks.base import Task
-
 DECAY = 0.999
 """Of the averages over steps."""
 
@@ -58,7 +56,7 @@ class GradientTrace:
         self._steps = state["steps"]
 
 
-def encoder_of(task: Task, scores: Float[Tensor, "B *scores"]) -> list[nn.Parameter]:
+def encoder_of(task: nn.Module, scores: Float[Tensor, "B *scores"]) -> list[nn.Parameter]:
     """The parameters that scores depend on."""
     parameters = [*task.parameters()]
     through = torch.autograd.grad(scores.sum(), parameters, retain_graph=True, allow_unused=True)
